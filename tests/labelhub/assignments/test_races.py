@@ -1,0 +1,141 @@
+"""Twenty annotators click at the same moment: no slot is given twice, and none is lost.
+
+Real threads with connections of their own, on a SQLite file; test_postgresql.py runs the same on
+PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+
+import pytest
+
+from labelhub.accounts.models import User
+from labelhub.assignments.actions import claim_next, open_slots, release_expired, take
+from labelhub.assignments.models import Slot
+from labelhub.projects.models import Project
+from labelhub.rankings.actions import submit_ranking
+from labelhub.rankings.models import Ranking
+from tests.factories import hold, make_answer_set, make_project, make_user
+from tests.labelhub.race import race, raised
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+CROWD = 20
+
+
+@pytest.fixture
+def crowd() -> list[User]:
+    return [make_user(f"racer{n}") for n in range(CROWD)]
+
+
+@pytest.fixture
+def track(crowd: list[User]) -> Project:
+    return make_project("track", annotators=crowd)
+
+
+def sets_with_slots(project: Project, count: int, overlap: int = 1) -> None:
+    answer_sets = [make_answer_set(project, answers=2) for _ in range(count)]
+    open_slots(project=project, answer_sets=answer_sets, overlap=overlap)
+
+
+def rank(slot: Slot, by: User) -> Ranking:
+    answers = slot.answer_set.answers.values_list("pk", flat=True)
+    return submit_ranking(
+        slot_id=slot.pk,
+        token=slot.lease_token,
+        ranks={pk: place for place, pk in enumerate(answers, start=1)},
+        idempotency_key=uuid.uuid4(),
+        duration_ms=1000,
+        active_ms=1000,
+        by=by,
+    )
+
+
+def test_everybody_gets_a_slot_of_their_own(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD)
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert len({slot.pk for slot in slots}) == CROWD
+    assert {slot.holder_id for slot in Slot.objects.all()} == {one.pk for one in crowd}
+
+
+def test_seven_slots_go_to_seven_people(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, 7)
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    given = [slot.pk for slot in slots if slot is not None]
+    assert len(given) == 7
+    assert len(set(given)) == 7
+    held = Slot.objects.filter(state=Slot.State.HELD)
+    assert held.values("holder").distinct().count() == 7
+
+
+def test_overlap_two_gives_a_set_to_two_people(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD // 2, overlap=2)
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert len({slot.pk for slot in slots}) == CROWD
+    assert set(Counter(slot.answer_set_id for slot in slots).values()) == {2}
+
+
+def test_ended_leases_are_taken_over_once_each(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD)
+    for slot in Slot.objects.all():
+        hold(slot, make_user(), minutes=-1)
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert len({slot.pk for slot in slots}) == CROWD
+    assert {slot.holder_id for slot in Slot.objects.all()} == {one.pk for one in crowd}
+
+
+def test_sweeping_up_ended_leases_hinders_nobody(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD)
+    for slot in Slot.objects.all():
+        hold(slot, make_user(), minutes=-1)
+
+    def claim_or_sweep(one: User | None) -> Slot | int | None:
+        return release_expired() if one is None else claim_next(project=track, by=one)
+
+    results = race(claim_or_sweep, [*crowd, None, None, None, None])
+    assert raised(results) == []
+    assert len({slot.pk for slot in results[:CROWD]}) == CROWD
+
+
+def test_twenty_tabs_of_one_person_show_one_slot(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD)
+    slots = race(lambda _tab: claim_next(project=track, by=crowd[0]), range(CROWD))
+    assert raised(slots) == []
+    assert len({(slot.pk, slot.lease_token) for slot in slots}) == 1
+    assert Slot.objects.filter(state=Slot.State.HELD).count() == 1
+
+
+def test_the_crowd_ranks_the_queue_to_its_end(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, 15, overlap=2)
+
+    def work(one: User) -> int:
+        done = 0
+        while slot := claim_next(project=track, by=one):
+            rank(slot, one)
+            done += 1
+        return done
+
+    done = race(work, crowd)
+    assert raised(done) == []
+    assert sum(done) == 30
+    assert Slot.objects.filter(state=Slot.State.DONE).count() == 30
+    assert Slot.objects.count() == 30
+    of_each_set = Counter(Ranking.objects.values_list("answer_set", flat=True))
+    assert set(of_each_set.values()) == {2}
+    assert not Ranking.objects.filter(late=True).exists()
+
+
+def test_of_those_who_read_the_same_open_slot_one_takes_it(
+    track: Project, crowd: list[User]
+) -> None:
+    sets_with_slots(track, 1)
+    as_read = [(Slot.objects.get(), one) for one in crowd]
+    taken = race(lambda pair: take(*pair), as_read)
+    assert sorted(taken) == [False] * (CROWD - 1) + [True]
+    assert Slot.objects.get().holder == crowd[taken.index(True)]
