@@ -1,0 +1,205 @@
+"""What admins ask of the loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, Max
+from django.utils.translation import gettext as _
+
+from labelhub.accounts.actions import audit
+from labelhub.accounts.models import User
+from labelhub.assignments.models import Slot
+from labelhub.lib.errors import Refused
+from labelhub.lib.queue import enqueue_on_commit
+from labelhub.projects.models import Project
+from labelhub.prompts.models import Prompt
+from labelhub.prompts.queries import usable_prompts
+from labelhub.prompts.rules import draw
+from labelhub.registry.actions import promote as promote_version
+from labelhub.registry.models import LivePolicy, ModelVersion
+from labelhub.rounds import progress
+from labelhub.rounds.models import Round
+from labelhub.rounds.rules import ENDED, STAGES, ConfigError, RoundConfig
+from labelhub.rounds.tasks import advance_round
+from labelhub.runs.actions import resume_run, stop_run
+from labelhub.runs.models import Run
+
+
+@transaction.atomic
+def start_round(
+    *,
+    project: Project,
+    by: User | None,
+    config: dict[str, Any],
+    mode: str = Round.Mode.AUTO,
+    seed: int = 0,
+) -> Round:
+    """Begin a turn of the loop with the project's live policy and prompts that were used least."""
+    project = Project.objects.select_for_update().get(pk=project.pk)
+    try:
+        settings = RoundConfig.from_json(config)
+    except ConfigError as error:
+        raise Refused(str(error), status=400) from None
+    if project.rounds.exclude(state__in=ENDED).exists():
+        raise Refused(_("A round is open already: decide it before the next one begins."))
+    live = LivePolicy.objects.filter(project=project).select_related("version").first()
+    if live is None:
+        raise Refused(_("The project has no policy yet: choose a model version first."))
+    prompts = _choose_prompts(project, settings, seed)
+    turn = Round.objects.create(
+        project=project,
+        number=(project.rounds.aggregate(n=Max("number"))["n"] or 0) + 1,
+        mode=mode,
+        config=settings.to_json(),
+        seed=seed,
+        policy_in=live.version,
+        reward_base=_reward_base(live.version),
+        created_by=by,
+    )
+    turn.prompts.add(*prompts)
+    audit(by=by, action="round.start", target=turn, number=turn.number, config=turn.config)
+    # In step mode, too: whoever starts a round wants its answers written.
+    progress.advance(turn.pk, asked=True)
+    turn.refresh_from_db()
+    return turn
+
+
+def _choose_prompts(project: Project, settings: RoundConfig, seed: int) -> list[Prompt]:
+    """Prompts that fewer rounds have used come first; among equals, a seeded draw."""
+    free = usable_prompts(project).filter(language__in=settings.languages)
+    uses = dict(free.annotate(uses=Count("rounds")).values_list("pk", "uses"))
+    if len(uses) < settings.prompts:
+        raise Refused(
+            _(
+                "The round wants %(wanted)d prompts and the project has %(there)d for it: "
+                "import more, or ask for fewer."
+            )
+            % {"wanted": settings.prompts, "there": len(uses)}
+        )
+    return list(Prompt.objects.filter(pk__in=draw(uses, settings.prompts, seed)))
+
+
+def _reward_base(policy: ModelVersion) -> ModelVersion:
+    """The base that the policy descends from.
+
+    Reward models start there, so that they do not inherit what an earlier one taught the policy.
+    """
+    version = policy
+    while version.kind != ModelVersion.Kind.BASE:
+        link = (
+            version.parent_links.filter(role__in=["policy", "base"])
+            .select_related("parent")
+            .first()
+        )
+        if link is None:
+            return version
+        version = link.parent
+    return version
+
+
+@transaction.atomic
+def step_round(*, round: Round, by: User | None) -> Round:
+    """Take the next step by hand; refused when what the round waits for is not there yet."""
+    moved = progress.advance(round.pk, asked=True)
+    if moved is None:
+        raise Refused(_("The round's present stage is not complete yet."))
+    audit(by=by, action="round.step", target=round, state=moved)
+    return _fresh(round)
+
+
+@transaction.atomic
+def set_mode(*, round: Round, mode: str, by: User | None) -> Round:
+    """Let the round run by itself, or step by step."""
+    if mode not in Round.Mode.values:
+        raise Refused(_("There is no mode “%(mode)s”.") % {"mode": mode}, status=400)
+    Round.objects.filter(pk=round.pk).update(mode=mode)
+    audit(by=by, action="round.mode", target=round, mode=mode)
+    enqueue_on_commit(advance_round, round.pk)
+    return _fresh(round)
+
+
+@transaction.atomic
+def close_ranking(*, round: Round, by: User | None) -> Round:
+    """Stop asking for opinions and train on what is there. Who holds a slot may still submit."""
+    turn = _locked(round)
+    if turn.state != Round.State.RANK:
+        raise Refused(_("The round is not being ranked now."))
+    if not progress.round_rankings(turn).exists():
+        raise Refused(_("There is no ranking yet to train on."))
+    Slot.objects.filter(answer_set__rounds=turn, state__in=["open", "held"]).update(
+        state=Slot.State.CLOSED, priority=0
+    )
+    audit(by=by, action="round.close_ranking", target=turn)
+    progress.advance(turn.pk, asked=True)
+    return _fresh(round)
+
+
+@transaction.atomic
+def stop_round(*, round: Round, by: User | None) -> Round:
+    """Stop the stage that runs; it keeps its checkpoint and can be resumed."""
+    turn = _locked(round)
+    run = progress.current_run(turn)
+    if turn.state not in STAGES or run is None:
+        raise Refused(_("Nothing of this round is running now."))
+    stop_run(run=run, by=by)
+    return _fresh(round)
+
+
+@transaction.atomic
+def resume_round(*, round: Round, by: User | None) -> Round:
+    """Go on after a stop or a failure, from the last checkpoint."""
+    turn = _locked(round)
+    run = progress.current_run(turn)
+    if turn.state not in STAGES or run is None:
+        raise Refused(_("This round has nothing to resume."))
+    if run.state not in {Run.State.STOPPED, Run.State.FAILED}:
+        raise Refused(_("Only a stopped or failed run can be resumed."))
+    resume_run(run=run, by=by)
+    return _fresh(round)
+
+
+@transaction.atomic
+def decide(*, round: Round, promote: bool, by: User | None) -> Round:
+    """Promote the new policy, so that it writes the next answers, or reject it."""
+    turn = _locked(round)
+    if turn.state != Round.State.DECIDE or turn.policy_out is None:
+        raise Refused(_("There is nothing to decide yet."))
+    if promote:
+        promote_version(project=turn.project, version=turn.policy_out, by=by)
+    progress.end(turn, "promoted" if promote else "rejected")
+    turn.decided_by = by
+    turn.save()
+    audit(by=by, action="round.promote" if promote else "round.reject", target=turn)
+    return turn
+
+
+@transaction.atomic
+def abandon_round(*, round: Round, by: User | None) -> Round:
+    """End a round without a new policy: its run is stopped, its open slots are closed."""
+    turn = _locked(round)
+    if turn.state in ENDED:
+        raise Refused(_("This round has ended already."))
+    run = progress.current_run(turn) if turn.state in STAGES else None
+    if run is not None and run.state in {Run.State.QUEUED, Run.State.RUNNING}:
+        stop_run(run=run, by=by)
+    Slot.objects.filter(answer_set__rounds=turn, state__in=["open", "held"]).update(
+        state=Slot.State.CLOSED
+    )
+    progress.end(turn, "rejected")
+    turn.decided_by = by
+    turn.save()
+    audit(by=by, action="round.abandon", target=turn)
+    return turn
+
+
+def _locked(round: Round) -> Round:
+    return (
+        Round.objects.select_for_update().select_related("project", "policy_out").get(pk=round.pk)
+    )
+
+
+def _fresh(round: Round) -> Round:
+    round.refresh_from_db()
+    return round

@@ -1,0 +1,31 @@
+"""Celery shells of the loop."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+
+from labelhub.rounds import progress
+from labelhub.rounds.models import Round
+from labelhub.rounds.rules import ENDED
+
+log = logging.getLogger(__name__)
+
+
+@shared_task(name="labelhub.rounds.tasks.advance_round")
+def advance_round(round_id: int) -> str | None:
+    """Take a round's next step if it is due."""
+    return progress.advance(round_id)
+
+
+@shared_task(name="labelhub.rounds.tasks.sweep_rounds", expires=30)
+def sweep_rounds() -> int:
+    """Look after every open round: a message may have been lost. One bad round stops no other."""
+    moved = 0
+    for round_id in Round.objects.exclude(state__in=ENDED).values_list("pk", flat=True):
+        try:
+            moved += progress.advance(round_id) is not None
+        except Exception:
+            log.exception("Round %s could not take its next step.", round_id)
+    return moved

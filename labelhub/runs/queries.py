@@ -1,0 +1,221 @@
+"""Reads about runs: how far one is, what it measured, what happened in it.
+
+A resumed run repeats the events after its checkpoint, so figures are keyed by step and the later
+line of the file wins. Nothing here opens a run's folder: what is not in the database is not shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import Http404
+from django.utils.translation import gettext as _
+
+from labelhub.projects.models import Project
+from labelhub.runs.models import Run, RunEvent
+
+# The states in which a run is not over and nobody has to do anything.
+LIVING = (Run.State.QUEUED, Run.State.RUNNING, Run.State.STOPPING)
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `share` from 0 to 1, None while nothing is known yet."""
+
+    share: float | None
+    step: int
+    total: int
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the trainer for a run."""
+
+    number: int
+    started: datetime
+    ended: datetime | None
+    outcome: str  # "running", "finished", "failed", "stopped" or "lost"
+    resumed_from: int | None
+    device: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer of the policy in training to one of the run's fixed prompts."""
+
+    step: int | None
+    prompt: str
+    text: str
+    score: float | None
+
+
+def runs_of(project: Project) -> QuerySet[Run]:
+    """The project's runs, newest first."""
+    return Run.objects.filter(project=project).select_related("output").order_by("-id")
+
+
+def get_run_or_404(project: Project, run_id: int) -> Run:
+    """One run of the project."""
+    run = (
+        Run.objects.filter(project=project, pk=run_id)
+        .select_related("project", "output", "snapshot", "created_by")
+        .first()
+    )
+    if run is None:
+        raise Http404(_("There is no such run in this project."))
+    return run
+
+
+def is_living(run: Run) -> bool:
+    """Whether the run is queued, running or on its way to a stop."""
+    return run.state in LIVING
+
+
+def progress_of(run: Run) -> Progress:
+    """How far the run is, from the steps it reported; a finished run is whole."""
+    if run.state == Run.State.FINISHED:
+        return Progress(1.0, run.step, run.total, None)
+    share = min(run.step / run.total, 1.0) if run.total else None
+    beat = _last_heartbeat(run) if run.state in LIVING else {}
+    told = number(beat, "stage_progress")
+    if told is not None:
+        share = min(max(told, share or 0.0, 0.0), 1.0)
+    eta = run.eta_seconds if run.eta_seconds is not None else number(beat, "eta_s")
+    return Progress(share, run.step, run.total, eta if run.state in LIVING else None)
+
+
+def _last_heartbeat(run: Run) -> dict[str, Any]:
+    event = (
+        RunEvent.objects.filter(run=run, kind="heartbeat", attempt=run.attempt)
+        .order_by("-offset")
+        .first()
+    )
+    return event.data if event else {}
+
+
+def number(data: dict[str, Any], *keys: str) -> float | None:
+    """The finite number at a path of keys, None when there is none: reports may miss any figure."""
+    value: Any = data
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return _finite(value)
+
+
+def interval(data: dict[str, Any], key: str) -> tuple[float, float] | None:
+    """The interval [low, high] under `key`, None when it is missing or incomplete."""
+    value = data.get(key)
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    low, high = _finite(value[0]), _finite(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def metric_series(run: Run) -> Series:
+    """Every numeric figure of the run's metric events: name → [(step, value) …] by step."""
+    rows = RunEvent.objects.filter(run=run, kind="metric", step__isnull=False)
+    return series_from(rows.order_by("offset").values_list("step", "data"))
+
+
+def series_from(rows: Iterable[tuple[int | None, Any]]) -> Series:
+    """Turn (step, data) rows in file order into series; of a repeated step the later row wins."""
+    found: dict[str, dict[int, float]] = {}
+    for step, data in rows:
+        if step is None or not isinstance(data, dict):
+            continue
+        for name, raw in data.items():
+            value = _finite(raw)
+            if value is not None and name not in ("step", "total"):
+                found.setdefault(name, {})[step] = value
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def samples_of(run: Run) -> list[Sample]:
+    """The newest answers that the policy in training wrote to the run's fixed prompts."""
+    newest = RunEvent.objects.filter(run=run, kind="sample").order_by("-offset").first()
+    rows = newest.data.get("samples") if newest else None
+    if newest is None or not isinstance(rows, list):
+        return []
+    return [_sample(newest.step, row) for row in rows if isinstance(row, dict)]
+
+
+def _sample(step: int | None, row: dict[str, Any]) -> Sample:
+    messages = row.get("prompt")
+    last = messages[-1] if isinstance(messages, list) and messages else {}
+    asked = last.get("content", "") if isinstance(last, dict) else ""
+    return Sample(step, str(asked), str(row.get("text", "")), number(row, "score"))
+
+
+def alerts_of(runs: Iterable[Run]) -> list[RunEvent]:
+    """What a person should look at, newest first; an alarm repeated after a resume counts once."""
+    rows = RunEvent.objects.filter(run__in=list(runs), kind="alert").order_by("id")
+    unique = {(event.run_id, event.step, event.data.get("code")): event for event in rows}
+    return sorted(unique.values(), key=lambda event: event.pk, reverse=True)
+
+
+def log_of(run: Run, limit: int = 60) -> list[RunEvent]:
+    """The events to read as a log, newest first: all but figures, samples and signs of life."""
+    rows = RunEvent.objects.filter(run=run).exclude(kind__in=["metric", "heartbeat", "sample"])
+    return list(rows.order_by("-offset")[:limit])
+
+
+def events_after(run: Run, offset: int, limit: int = 500) -> QuerySet[RunEvent]:
+    """The run's events that begin after `offset` in its file (-1: from the first), in order."""
+    return RunEvent.objects.filter(run=run, offset__gt=offset).order_by("offset")[:limit]
+
+
+def attempts_of(run: Run) -> list[Attempt]:
+    """Each start of the trainer and how it ended, newest first."""
+    rows = RunEvent.objects.filter(run=run).exclude(kind__in=["metric", "sample", "alert"])
+    starts: dict[int, RunEvent] = {}
+    ends: dict[int, RunEvent] = {}
+    for event in rows.exclude(kind="heartbeat").order_by("offset"):
+        if event.kind == "started":
+            starts.setdefault(event.attempt, event)
+        elif event.kind in ("finished", "failed", "stopped"):
+            ends[event.attempt] = event
+    return [
+        _attempt(run, starts[attempt], ends.get(attempt))
+        for attempt in sorted(starts, reverse=True)
+    ]
+
+
+def _attempt(run: Run, start: RunEvent, end: RunEvent | None) -> Attempt:
+    resumed, threads = number(start.data, "resumed_from"), number(start.data, "threads")
+    if end is not None:
+        outcome = end.kind
+    else:
+        outcome = "running" if start.attempt == run.attempt and is_living(run) else "lost"
+    return Attempt(
+        number=start.attempt,
+        started=start.at,
+        ended=end.at if end else None,
+        outcome=outcome,
+        resumed_from=int(resumed) if resumed else None,
+        device=str(start.data.get("device") or ""),
+        threads=int(threads) if threads else None,
+    )
+
+
+def latest_metrics(run: Run) -> dict[str, float]:
+    """The newest value of each figure among the run's last metric events."""
+    rows = RunEvent.objects.filter(run=run, kind="metric").order_by("-offset")[:5]
+    newest: dict[str, float] = {}
+    for event in reversed(rows):
+        values = ((name, _finite(raw)) for name, raw in event.data.items())
+        newest |= {name: value for name, value in values if value is not None}
+    return newest

@@ -1,0 +1,210 @@
+"""A round from its start to the decision; the trainer's files are written by hand here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelhub.accounts.models import User
+from labelhub.assignments.models import Slot
+from labelhub.lib.errors import Refused
+from labelhub.projects.models import Project
+from labelhub.prompts.models import AnswerSet
+from labelhub.registry.actions import promote
+from labelhub.registry.models import LivePolicy
+from labelhub.rounds import actions, progress
+from labelhub.rounds.models import Round
+from labelhub.runs.folder import run_folder, write_lines
+from labelhub.runs.models import Run
+from tests import factories
+
+CONFIG = {"prompts": 2, "answers": 3, "steps": 2, "heldout_prompts": 2}
+
+
+@pytest.fixture
+def ready(project: Project, var: Path) -> Project:
+    """A project with a policy, three prompts to train on and two held out."""
+    promote(project=project, version=factories.make_version("tiny-base"), by=None)
+    for n in range(3):
+        factories.make_prompt(project, f"Train {n}?")
+    for n in range(2):
+        factories.make_prompt(project, f"Test {n}?", held_out=True)
+    return project
+
+
+def finish(turn: Round, *, output: str = "", lines: list[dict[str, Any]] | None = None) -> Run:
+    """Let the round's present run end well, as the watcher would have recorded it."""
+    run = progress.current_run(turn)
+    assert run is not None
+    out = run_folder(run.pk) / "out"
+    if lines is not None:
+        write_lines(out / "answers.jsonl", lines)
+    if output:
+        run.output = factories.make_version(
+            f"everyday/{output}-v1", kind=output, project=turn.project, number=1
+        )
+    run.state = Run.State.FINISHED
+    run.save()
+    return run
+
+
+def generated(turn: Round) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{prompt.pk}-{n}", "prompt_id": str(prompt.pk), "text": f"Answer {n}", "seed": n,
+         "logprob": -3.0, "tokens": 2, "finished": True, "temperature": 1.0}
+        for prompt in turn.prompts.all()
+        for n in range(3)
+    ]  # fmt: skip
+
+
+def compared(turn: Round) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{prompt.pk}-{model}", "prompt_id": str(prompt.pk), "model": model, "text": model}
+        for prompt in turn.project.prompts.filter(held_out=True)
+        for model in ("policy", "reference")
+    ]
+
+
+def rank_everything(turn: Round, annotators: list[User]) -> None:
+    for slot in Slot.objects.filter(answer_set__rounds=turn):
+        factories.make_ranking(slot.answer_set, annotators[0])
+        slot.delete()
+
+
+def test_a_round_goes_once_around(ready: Project, ann: User, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    assert turn.state == "generate"
+
+    finish(turn, lines=generated(turn))
+    assert progress.advance(turn.pk) == "rank"
+    turn.refresh_from_db()
+    sets = turn.answer_sets.filter(purpose=AnswerSet.Purpose.RANK)
+    assert sets.count() == 2
+    assert all(answer_set.answers.count() == 3 for answer_set in sets)
+    assert progress.open_opinions(turn) == 2
+    assert progress.advance(turn.pk) is None, "nobody has ranked yet"
+
+    rank_everything(turn, [ann])
+    assert progress.advance(turn.pk) == "reward"
+    turn.refresh_from_db()
+    assert turn.snapshot is not None
+    assert turn.snapshot.count == 2
+
+    finish(turn, output="reward")
+    assert progress.advance(turn.pk) == "ppo"
+    turn.refresh_from_db()
+    finish(turn, output="policy")
+    assert progress.advance(turn.pk) == "evaluate"
+    turn.refresh_from_db()
+
+    finish(turn, lines=compared(turn))
+    assert progress.advance(turn.pk) == "decide"
+    turn.refresh_from_db()
+    pairs = turn.answer_sets.filter(purpose=AnswerSet.Purpose.COMPARE)
+    assert [[answer.text for answer in pair.answers.all()] for pair in pairs] == [
+        ["reference", "policy"],
+        ["reference", "policy"],
+    ]
+    assert progress.advance(turn.pk) is None, "a decision is a person's"
+
+    actions.decide(round=turn, promote=True, by=ada)
+    assert LivePolicy.objects.get(project=ready).version == turn.policy_out
+
+
+def test_no_stage_reads_a_held_out_prompt_but_the_evaluation(ready: Project, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    turn.reward = factories.make_version(
+        "everyday/reward-v1", kind="reward", project=ready, number=1
+    )
+    turn.policy_out = factories.make_version(
+        "everyday/policy-v1", kind="policy", project=ready, number=1
+    )
+    held_out = set(ready.prompts.filter(held_out=True).values_list("pk", flat=True))
+    for stage in ("generate", "ppo"):
+        run = progress.begin_stage(turn, stage)
+        assert not held_out & set(run.data["prompts"])
+    assert set(progress.begin_stage(turn, "evaluate").data["prompts"]) == held_out
+
+
+def test_in_step_mode_nothing_begins_by_itself(ready: Project, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG, mode="step")
+    finish(turn, lines=generated(turn))
+    assert progress.advance(turn.pk) is None
+    assert actions.step_round(round=turn, by=ada).state == "rank"
+
+
+def test_a_step_is_refused_while_the_stage_is_not_complete(ready: Project, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG, mode="step")
+    with pytest.raises(Refused, match="not complete"):
+        actions.step_round(round=turn, by=ada)
+
+
+def test_one_open_round_at_a_time(ready: Project, ada: User) -> None:
+    actions.start_round(project=ready, by=ada, config=CONFIG)
+    with pytest.raises(Refused, match="open already"):
+        actions.start_round(project=ready, by=ada, config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"promts": 3}, "promts is no setting"),
+        ({"answers": 12}, "answers is 12; choose a value from 2 to 9"),
+        ({"steps": "many"}, "steps is 'many'; give a number"),
+        ({"prompts": 9}, "wants 9 prompts and the project has 3"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(
+    ready: Project, ada: User, config: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(Refused, match=sentence):
+        actions.start_round(project=ready, by=ada, config=CONFIG | config)
+
+
+def test_ranking_can_be_closed_early_and_what_is_there_is_trained_on(
+    ready: Project, ann: User, ada: User
+) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    finish(turn, lines=generated(turn))
+    progress.advance(turn.pk)
+    turn.refresh_from_db()
+    with pytest.raises(Refused, match="no ranking yet"):
+        actions.close_ranking(round=turn, by=ada)
+    slot = Slot.objects.filter(answer_set__rounds=turn).first()
+    assert slot is not None
+    factories.make_ranking(slot.answer_set, ann)
+    slot.delete()
+    assert actions.close_ranking(round=turn, by=ada).state == "reward"
+    assert turn.snapshot is not None
+    assert turn.snapshot.count == 1
+
+
+def test_a_failed_stage_waits_and_can_be_resumed(ready: Project, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    run = progress.current_run(turn)
+    assert run is not None
+    Run.objects.filter(pk=run.pk).update(state="failed", error="The disk is full.")
+    assert progress.advance(turn.pk) is None
+    actions.resume_round(round=turn, by=ada)
+    run.refresh_from_db()
+    assert run.state == "queued"
+
+
+def test_prompts_that_fewer_rounds_used_come_first(ready: Project, ada: User) -> None:
+    first = actions.start_round(project=ready, by=ada, config=CONFIG)
+    used = set(first.prompts.values_list("pk", flat=True))
+    actions.abandon_round(round=first, by=ada)
+    second = actions.start_round(project=ready, by=ada, config=CONFIG)
+    unused = set(ready.prompts.filter(held_out=False).values_list("pk", flat=True)) - used
+    assert unused <= set(second.prompts.values_list("pk", flat=True))
+
+
+def test_the_config_travels_to_the_trainer(ready: Project, ada: User) -> None:
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    run = progress.current_run(turn)
+    assert run is not None
+    assert run.config == {"answers": 3, "max_new_tokens": 32, "temperature": 1.0}
+    assert json.loads(json.dumps(turn.config))["languages"] == ["en"]
