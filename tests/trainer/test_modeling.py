@@ -1,0 +1,274 @@
+"""Models as the trainer uses them, against the plain computations of transformers and peft."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from tests.tiny import make_tiny, make_tiny_reward, tiny_tokenizer
+from trainer import modeling
+from trainer.events import RunError
+from trainer.types import Batch
+
+CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4], [3, 10, 11, 12, 13, 1, 4]]
+ANSWERS = [[14, 15, 1], [16, 17, 18, 19, 1], [20, 21]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def policy(base: Path) -> PreTrainedModel:
+    return modeling.load_policy(base, CPU)
+
+
+@pytest.fixture
+def adapted(policy: PreTrainedModel) -> PreTrainedModel:
+    """With an adapter that changes what the model says."""
+    modeling.add_lora(policy, 4, 8.0, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in modeling.adapter_parameters(policy).items():
+            if "lora_B" in name:
+                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    return policy
+
+
+def rows_batch() -> Batch:
+    return modeling.collate([(p, [a]) for p, a in zip(PROMPTS, ANSWERS, strict=True)], pad=0)
+
+
+def plain_logprobs(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> Tensor:
+    """Alone, without padding, through the model's own forward pass."""
+    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0].float()
+    logprobs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+    return logprobs.gather(1, torch.tensor(answer)[:, None])[:, 0]
+
+
+def test_log_probabilities_are_those_of_the_plain_model(policy: PreTrainedModel) -> None:
+    found, entropy = modeling.response_logprobs(policy, rows_batch(), 1.0)
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        wanted = plain_logprobs(policy, prompt, answer)
+        torch.testing.assert_close(found[row, : len(answer)], wanted, rtol=1e-4, atol=1e-5)
+        assert not found[row, len(answer) :].any()
+        assert not entropy[row, len(answer) :].any()
+
+
+def test_padding_changes_nothing(policy: PreTrainedModel) -> None:
+    alone, _ = modeling.response_logprobs(
+        policy, modeling.collate([(PROMPTS[1], [ANSWERS[0]])], pad=0), 1.0
+    )
+    rows = [(PROMPTS[1], [ANSWERS[0]]), (PROMPTS[2] * 4, [ANSWERS[1] * 3])]
+    padded, _ = modeling.response_logprobs(policy, modeling.collate(rows, pad=0), 1.0)
+    torch.testing.assert_close(padded[0, :3], alone[0, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_answers_behind_one_prompt_are_as_if_alone(policy: PreTrainedModel) -> None:
+    together, _ = modeling.response_logprobs(
+        policy, modeling.collate([(PROMPTS[0], ANSWERS), (PROMPTS[1], ANSWERS[:1])], pad=0), 1.0
+    )
+    for row, answer in enumerate(ANSWERS):
+        wanted = plain_logprobs(policy, PROMPTS[0], answer)
+        torch.testing.assert_close(together[row, : len(answer)], wanted, rtol=1e-4, atol=1e-5)
+    assert modeling.shares_prompts(policy, PROMPTS[0], pad=0)
+
+
+def test_the_temperature_divides_the_logits(policy: PreTrainedModel) -> None:
+    batch = modeling.collate([(PROMPTS[0], [ANSWERS[0]])], pad=0)
+    found, _ = modeling.response_logprobs(policy, batch, 0.5)
+    logits = policy(input_ids=torch.tensor([PROMPTS[0] + ANSWERS[0]])).logits[0, 5:8]
+    wanted = (logits / 0.5).log_softmax(-1).gather(1, torch.tensor(ANSWERS[0])[:, None])[:, 0]
+    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_adapter_changes_nothing_and_the_reference_is_the_base(
+    policy: PreTrainedModel, base: Path
+) -> None:
+    modeling.add_lora(policy, 4, 8.0, seed=0)
+    batch = rows_batch()
+    with torch.no_grad():
+        own, _ = modeling.response_logprobs(policy, batch, 1.0)
+        with modeling.reference(policy):
+            reference, _ = modeling.response_logprobs(policy, batch, 1.0)
+    assert torch.equal(own, reference)
+    plain, _ = modeling.response_logprobs(modeling.load_policy(base, CPU), batch, 1.0)
+    torch.testing.assert_close(reference, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_reference_leaves_the_adapter_trainable(adapted: PreTrainedModel) -> None:
+    with modeling.reference(adapted):
+        assert all(value.requires_grad for value in modeling.adapter_parameters(adapted).values())
+    assert all(value.requires_grad for value in modeling.adapter_parameters(adapted).values())
+
+
+def test_every_adapter_weight_moves_and_no_base_weight_does(adapted: PreTrainedModel) -> None:
+    before = {name: value.detach().clone() for name, value in adapted.named_parameters()}
+    adapter = modeling.adapter_parameters(adapted)
+    optimizer = torch.optim.Adam(adapter.values(), lr=1e-2)
+    logprob, _ = modeling.response_logprobs(adapted, rows_batch(), 1.0)
+    logprob.sum().backward()
+    optimizer.step()
+    # 2 layers of 7 linear layers, A and B each
+    assert len(adapter) == 28
+    for name, value in adapted.named_parameters():
+        assert torch.equal(value, before[name]) != (name in adapter), name
+
+
+def test_gradients_are_those_of_the_plain_adapter_of_peft(adapted: PreTrainedModel) -> None:
+    logprob, _ = modeling.response_logprobs(adapted, rows_batch(), 1.0)
+    logprob.sum().backward()
+    adapter = modeling.adapter_parameters(adapted)
+    lean = {name: value.grad.clone() for name, value in adapter.items()}
+    for layer in modeling.lora_layers(adapted).values():
+        layer.__class__ = modeling.LoraLinear
+    adapted.set_attn_implementation("eager")
+    adapted.zero_grad()
+    total = sum(
+        plain_logprobs(adapted, prompt, answer).sum()
+        for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+    )
+    assert isinstance(total, Tensor)
+    total.backward()
+    for name, value in adapter.items():
+        torch.testing.assert_close(lean[name], value.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_logits_equal_unpacked(base: Path, dtype: torch.dtype) -> None:
+    model = modeling.load_policy(base, modeling.Placement(CPU.device, dtype))
+    ids = torch.tensor([PROMPTS[2]])
+    own = model(input_ids=ids).logits
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    with modeling.packed(model) as quick:
+        assert not [module for module in quick.modules() if type(module) is nn.Linear]
+        found = quick(input_ids=ids).logits
+    slack = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found, own, rtol=slack, atol=slack)
+    assert [module for module in model.modules() if type(module) is nn.Linear] == layers
+    assert torch.equal(model(input_ids=ids).logits, own)
+
+
+def test_packed_merges_the_adapter(adapted: PreTrainedModel) -> None:
+    ids = torch.tensor([PROMPTS[2]])
+    own = adapted(input_ids=ids).logits
+    with modeling.packed(adapted) as quick:
+        torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
+    with modeling.reference(adapted):
+        assert not torch.allclose(adapted(input_ids=ids).logits, own, atol=1e-3)
+
+
+# peft asks transformers for a property under its old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_saved_model_loads_without_us_and_says_the_same(
+    adapted: PreTrainedModel, base: Path, tmp_path: Path
+) -> None:
+    ids = torch.tensor([PROMPTS[2]])
+    own = adapted(input_ids=ids).logits
+    modeling.save_merged(adapted, tiny_tokenizer(), tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(str(tmp_path / "merged"))
+    torch.testing.assert_close(merged(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(str(tmp_path / "merged")).chat_template
+    modeling.save_adapter(adapted, tmp_path / "adapter", "tiny")
+    plain = AutoModelForCausalLM.from_pretrained(str(base))
+    again = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
+    torch.testing.assert_close(again(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_below_the_adapter_run_once_and_change_nothing(policy: PreTrainedModel) -> None:
+    targets = modeling.linear_names(policy, depth=1)
+    assert len(targets) == 7
+    modeling.add_lora(policy, 4, 8.0, seed=0, targets=targets)
+    assert modeling.splits(policy, PROMPTS[0], pad=0, depth=1)
+    batch = rows_batch()
+    whole, _ = modeling.response_logprobs(policy, batch, 1.0)
+    quick = modeling.with_lower(policy, batch, 1)
+    policy.model.layers[0].mlp.down_proj.weight.zero_()  # would be seen if it ran again
+    halves, _ = modeling.response_logprobs(policy, quick, 1.0)
+    assert torch.equal(whole, halves)
+    halves.sum().backward()
+    assert all(value.grad is not None for value in modeling.adapter_parameters(policy).values())
+
+
+def test_judged_text_ends_with_exactly_one_end() -> None:
+    assert modeling.judged_ids([5], [7, 8], eos=1) == [5, 7, 8, 1]
+    assert modeling.judged_ids([5], [7, 1], eos=1) == [5, 7, 1]
+    assert modeling.judged_ids([5], [], eos=1) == [5, 1]
+
+
+def test_a_prompt_goes_through_the_chat_template() -> None:
+    tokenizer = tiny_tokenizer()
+    messages = [{"role": "user", "content": "good tea"}]
+    words = tokenizer.convert_ids_to_tokens(modeling.chat_ids(tokenizer, messages))
+    assert words == ["<user>", "good", "tea", "<end>", "<assistant>"]
+
+
+def test_a_tokenizer_without_template_gets_roles_and_an_open_answer() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    found = modeling.chat_ids(tokenizer, [{"role": "user", "content": "tea"}])
+    assert found == tokenizer("user: tea\n\nassistant:")["input_ids"]
+
+
+def test_the_number_of_weights_is_read_from_headers(base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(str(base))
+    assert modeling.parameter_count(base) == sum(value.numel() for value in model.parameters())
+
+
+def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is no model folder \(it has no config.json\)"):
+        modeling.load_policy(tmp_path, CPU)
+
+
+def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((base / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(RunError, match="no safetensors weights; other formats can run code"):
+        modeling.load_policy(tmp_path, CPU)
+
+
+def test_a_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "x.Y"}}))
+    with pytest.raises(RunError, match="asks to run code of its own"):
+        modeling.load_policy(path, CPU)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RunError, match="cannot be loaded .* restore or replace it"):
+        modeling.load_policy(path, CPU)
+
+
+def test_a_policy_is_no_reward_model(base: Path) -> None:
+    with pytest.raises(RunError, match="is no reward model: it has no score.weight"):
+        modeling.load_reward(base, CPU)
+
+
+def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no whole language model"):
+        modeling.load_policy(make_tiny_reward(tmp_path), CPU)
+
+
+def test_padding_with_the_end_token_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(str(tmp_path))
+    with pytest.raises(RunError, match="pads with its end-of-text token"):
+        modeling.load_tokenizer(tmp_path)
+
+
+def test_an_unknown_device_is_one_sentence() -> None:
+    with pytest.raises(RunError, match="config.device is “toaster”"):
+        modeling.choose_device("toaster")

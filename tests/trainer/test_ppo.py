@@ -1,0 +1,380 @@
+"""PPO as a whole: it learns, it begins exactly at its reference, and nothing can make it forget."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.tiny import SPECIAL, WORDS, make_tiny, make_tiny_reward, tiny_tokenizer, write_prompts
+from trainer import checkpoints, rewards
+from trainer.__main__ import FAILED, FINISHED, STOPPED
+from trainer.config import load_spec
+from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.manifests import files_of, sha256_file, verify_manifest
+from trainer.stages import generate, ppo
+from trainer.types import RunContext
+
+GOOD = [*SPECIAL, *WORDS].index("good")
+#: seconds that a trainer process may take on a busy machine
+WAIT = 200
+QUICK: dict[str, Any] = {
+    "steps": 6, "episodes_per_step": 8, "max_new_tokens": 6, "lora_r": 4, "samples": 2,
+    "minibatches": 2, "token_budget": 64, "threads": 1, "lr": 3e-3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny(folder)
+    make_tiny_reward(folder)
+    write_prompts(folder / "prompts.jsonl")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_run(folder: Path, models: Path, **config: Any) -> Path:
+    folder.mkdir()
+    inputs = {
+        "policy": str(models / "policy"),
+        "reward": str(models / "reward"),
+        "prompts": str(models / "prompts.jsonl"),
+    }
+    spec = {"stage": "ppo", "seed": 5, "config": QUICK | config, "inputs": inputs}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
+
+
+def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
+    """The stage in this process."""
+    events = EventWriter(folder)
+    context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
+    context.stop = stop or context.stop
+    report: dict[str, Any] = ppo.run(context)
+    return report
+
+
+def start_process(folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / "output.log").open("ab") as log:
+        command = [sys.executable, "-m", "trainer", "run", str(folder)]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(folder) if event["kind"] == kind]
+
+
+def wait_for_step(folder: Path, process: subprocess.Popen[bytes], step: int) -> None:
+    """Until a checkpoint of that step was written."""
+    while process.poll() is None:
+        if any(event["step"] == step for event in events_of(folder, "checkpoint")):
+            return
+        time.sleep(0.01)
+    pytest.fail((folder / "output.log").read_text()[-2000:])
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(path): sha256_file(folder / path) for path in files_of(folder)}
+
+
+def test_it_raises_a_trivial_reward(models: Path, tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", models,
+        steps=12, episodes_per_step=64, max_new_tokens=8, lr=1e-2, kl_coef=0.01, kl_budget=0.0,
+    )  # fmt: skip
+    report = run_here(run)
+    # The reward is √32 · share of “good”, after a norm: a random policy says it once in 40 words.
+    assert report["score_after"] > report["score_before"] + 0.5
+    assert report["kl"] > 0.1
+
+    def goods(path: Path) -> float:
+        model = AutoModelForCausalLM.from_pretrained(str(path))
+        prompt = tiny_tokenizer()("<user> sea book <end> <assistant>", return_tensors="pt")
+        return float(model(input_ids=prompt["input_ids"]).logits[0, -1].softmax(-1)[GOOD])
+
+    assert goods(run / "out") > 3 * goods(models / "policy")
+
+
+def test_at_step_0_kl_is_exactly_0_and_the_ratio_exactly_1(models: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", models, steps=2, answers_per_prompt=2)
+    run_here(run)
+    first, second = events_of(run, "metric")
+    assert (first["kl"], first["kl_k3"], first["ratio_first"]) == (0.0, 0.0, 1.0)
+    assert second["ratio_first"] == 1.0
+    assert second["kl"] != 0.0
+
+
+def test_in_bfloat16_too(models: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", models, steps=1, dtype="bfloat16", lora_layers=1)
+    run_here(run)
+    (first,) = events_of(run, "metric")
+    assert (first["kl"], first["ratio_first"]) == (0.0, 1.0)
+    weights = AutoModelForCausalLM.from_pretrained(str(run / "out"), dtype="auto")
+    assert weights.dtype == torch.bfloat16
+
+
+def test_what_a_step_tells(models: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", models, steps=2)
+    report = run_here(run)
+    (started,) = events_of(run, "started")
+    assert (started["threads"], started["dtype"], started["resumed_from"]) == (1, "float32", None)
+    metrics = events_of(run, "metric")
+    assert [(event["step"], event["total"]) for event in metrics] == [(0, 2), (1, 2)]
+    wanted = (
+        "reward reward_std kl kl_k3 entropy clip_fraction ratio_mean approx_kl policy_loss "
+        "value_loss explained_variance eos_rate length distinct_2 kl_coef seconds_generate "
+        "seconds_score seconds_reference seconds_old seconds_update"
+    )
+    for name in wanted.split():
+        assert isinstance(metrics[0][name], float), name
+    samples = events_of(run, "sample")
+    assert [event["step"] for event in samples] == [0, 1, 2]
+    assert [one["prompt_id"] for one in samples[0]["samples"]] == ["p0", "p1"]
+    assert report["steps"] == 2
+    assert report["episodes"] == 16
+    assert not verify_manifest(run / "out")
+    assert json.loads((run / "out" / "report.json").read_text()) == report
+    assert "KL from the reference" in (run / "out" / "README.md").read_text()
+
+
+def test_every_adapter_weight_moves_and_the_base_stays(models: Path, tmp_path: Path) -> None:
+    run_here(make_run(tmp_path / "run", models, steps=1))
+    before, after = (
+        checkpoints.load(tmp_path / "run" / "checkpoints" / f"step_{step}").tensors
+        for step in _first_and_last(tmp_path, models)
+    )
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert {name for name in after if name.startswith(("adapter.", "critic."))} <= moved
+    assert not [name for name in after if "base_layer" in name]
+
+
+def _first_and_last(tmp_path: Path, models: Path) -> tuple[int, int]:
+    """Leave a checkpoint of the state before the first step beside the one after it."""
+    other = make_run(tmp_path / "first", models, steps=1)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        run_here(other, stop)
+    source = other / "checkpoints" / "step_0"
+    shutil.copytree(source, tmp_path / "run" / "checkpoints" / "step_0")
+    return 0, 1
+
+
+def test_three_stopped_and_three_more_are_six_straight(models: Path, tmp_path: Path) -> None:
+    straight = make_run(tmp_path / "straight", models)
+    assert start_process(straight).wait(WAIT) == FINISHED
+    halved = make_run(tmp_path / "halved", models)
+    process = start_process(halved)
+    wait_for_step(halved, process, 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WAIT) == STOPPED
+    assert events_of(halved, "stopped")[-1]["message"].startswith("Stopped after ")
+    assert not (halved / "out").exists()
+    assert start_process(halved).wait(WAIT) == FINISHED
+    assert events_of(halved, "started")[1]["resumed_from"] >= 3
+    assert events_of(halved, "started")[1]["attempt"] == 2
+    assert hashes(halved / "out") == hashes(straight / "out")
+
+
+def test_a_killed_trainer_goes_on_to_the_same_weights(models: Path, tmp_path: Path) -> None:
+    config = {"steps": 4, "episodes_per_step": 32, "checkpoint_every": 1}
+    calm = make_run(tmp_path / "calm", models, **config)
+    run_here(calm)
+    killed = make_run(tmp_path / "killed", models, **config)
+    process = start_process(killed)
+    wait_for_step(killed, process, 2)
+    process.kill()
+    assert process.wait(WAIT) == -signal.SIGKILL
+    assert not events_of(killed, "finished")
+    with (killed / "events.jsonl").open("a") as stream:
+        stream.write('{"t": 17')  # the line that it was writing
+    assert start_process(killed).wait(WAIT) == FINISHED
+    assert hashes(killed / "out") == hashes(calm / "out")
+    # and a third start finds everything done
+    before = (killed / "events.jsonl").read_bytes()
+    assert start_process(killed).wait(WAIT) == FINISHED
+    assert (killed / "events.jsonl").read_bytes() == before
+
+
+def test_stopping_between_rare_checkpoints_loses_one_step_at_most(
+    models: Path, tmp_path: Path
+) -> None:
+    straight = make_run(tmp_path / "straight", models, checkpoint_every=100)
+    run_here(straight)
+    halved = make_run(tmp_path / "halved", models, checkpoint_every=100)
+
+    class AtStepTwo(threading.Event):
+        def is_set(self) -> bool:
+            return len(events_of(halved, "metric")) == 2
+
+    with pytest.raises(Stopped, match="Stopped after 2 of 6 steps"):
+        run_here(halved, AtStepTwo())
+    run_here(halved)
+    assert events_of(halved, "started")[1]["resumed_from"] == 2
+    assert hashes(halved / "out") == hashes(straight / "out")
+
+
+def test_it_goes_back_when_the_kl_runs_away(models: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", models, lr=5e-2, kl_budget=0.5, episodes_per_step=16)
+    report = run_here(run)
+    assert "over the budget of 0.5" in report["stopped_early"]
+    assert 1 <= report["steps"] <= 6
+    assert report["kl"] <= 0.5
+    assert report["kl"] == report["history"][-1]["kl"]
+    assert "kl_budget" in {event["code"] for event in events_of(run, "alert")}
+
+
+def test_an_adaptive_weight_grows_while_the_kl_is_too_high(models: Path, tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", models, lr=2e-2, kl_control="adaptive", kl_target=0.01, kl_horizon=100,
+        steps=3, kl_budget=0.0,
+    )  # fmt: skip
+    history = run_here(run)["history"]
+    # step 0 measures KL 0: error −0.2, 8 of 100 episodes; the next ones are far over the target
+    assert history[1]["kl_coef"] == pytest.approx(0.05 * (1 - 0.2 * 0.08))
+    assert history[2]["kl_coef"] == pytest.approx(history[1]["kl_coef"] * (1 + 0.2 * 0.08))
+
+
+def test_a_reward_model_with_other_words_is_refused(models: Path, tmp_path: Path) -> None:
+    other = tmp_path / "reward"
+    shutil.copytree(models / "reward", other)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["moon"])
+    tokenizer.save_pretrained(str(other))
+    run = make_run(tmp_path / "run", models)
+    spec = json.loads((run / "spec.json").read_text())
+    spec["inputs"]["reward"] = str(other)
+    (run / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(RunError, match="have different tokenizers"):
+        run_here(run)
+
+
+def test_a_prompt_without_room_for_its_answer_is_named(models: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", models, max_new_tokens=125)
+    with pytest.raises(RunError, match=r"The prompt “p0” has 5 tokens, which with 125 new ones"):
+        run_here(run)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"config": {"stepz": 1}}, "unknown setting “stepz”"),
+        ({"config": {"steps": 0}}, "config.steps of stage “ppo” is 0; give 1 or more"),
+        ({"inputs": {}}, "misses the input policy and reward and prompts"),
+        ({"inputs": {"policy": "none", "reward": "none", "prompts": "p"}}, "“none” was not found"),
+    ],
+)
+def test_a_wrong_spec_fails_with_one_sentence(
+    models: Path, tmp_path: Path, spec: dict[str, Any], sentence: str
+) -> None:
+    run = make_run(tmp_path / "run", models)
+    body = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps(body | spec))
+    process = start_process(run)
+    assert process.wait(WAIT) == FAILED
+    (failed,) = events_of(run, "failed")
+    assert sentence in failed["message"]
+    assert sentence in (run / "output.log").read_text()
+    assert "Traceback" not in failed["message"]
+
+
+def test_alarms_compare_with_the_first_step() -> None:
+    first = {"length": 20.0, "entropy": 2.0, "distinct_2": 0.9, "eos_rate": 0.9}
+    assert ppo.alarms([first, first]) == []
+    now = {"length": 31.0, "entropy": 0.9, "distinct_2": 0.4, "eos_rate": 0.7}
+    codes = [code for code, _ in ppo.alarms([first, now])]
+    assert codes == ["length_drift", "entropy_collapse", "distinct_collapse", "missing_ends"]
+    assert ppo.alarms([first | {"eos_rate": 0.1}, first | {"eos_rate": 0.0}]) == []
+
+
+def test_prompts_come_in_shuffled_passes() -> None:
+    config = ppo.PPOConfig(episodes_per_step=6, answers_per_prompt=2)
+    chosen = [index for step in range(4) for index in ppo.choose_prompts(6, config, 0, step)]
+    assert sorted(chosen[:6]) == sorted(chosen[6:]) == list(range(6))
+    assert chosen[:6] != chosen[6:]
+
+
+def test_minibatches_weigh_tokens_equally(models: Path, tmp_path: Path) -> None:
+    """The same steps from many small micro-batches and from few large ones."""
+    found = []
+    for name, budget in (("small", 20), ("large", 4096)):
+        run = make_run(tmp_path / name, models, steps=2, token_budget=budget)
+        run_here(run)
+        found.append(checkpoints.load(run / "checkpoints" / "step_1").tensors)
+    for name, tensor in found[0].items():
+        if name.startswith("optimizer."):  # the mean gradients of the first step
+            torch.testing.assert_close(tensor, found[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_score_is_bounded_and_pays_for_missing_ends() -> None:
+    config = ppo.PPOConfig(score_clip=5.0, missing_eos_penalty=1.0)
+    sampled = [ppo.Sampled(0, n, 0, [7], [-1.0], finished) for n, finished in enumerate((True, False))]
+    empty = torch.zeros(2, 1)
+    rollout = ppo.Rollout(
+        sampled, [], empty.bool(), empty, empty, empty, torch.tensor([9.0, 2.0]), empty, 0.0
+    )
+    assert ppo.final_score(rollout, config).tolist() == [5.0, 1.0]
+
+
+def test_generate_writes_the_contract_and_resumes(models: Path, tmp_path: Path) -> None:
+    def run(name: str, stop_after: int | None = None) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        inputs = {"policy": str(models / "policy"), "prompts": str(models / "prompts.jsonl")}
+        config = {"answers": 2, "max_new_tokens": 5, "batch_size": 2, "threads": 1}
+        spec = {"stage": "generate", "seed": 1, "config": config, "inputs": inputs}
+        (folder / "spec.json").write_text(json.dumps(spec))
+        events = EventWriter(folder)
+        context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
+        if stop_after is not None:
+            context.stop = _AfterMetrics(folder, stop_after)
+        generate.run(context)
+        return folder
+
+    class _AfterMetrics(threading.Event):
+        def __init__(self, folder: Path, count: int) -> None:
+            super().__init__()
+            self.folder, self.count = folder, count
+
+        def is_set(self) -> bool:
+            return len(events_of(self.folder, "metric")) >= self.count
+
+    straight = run("straight")
+    with pytest.raises(Stopped, match="Stopped after 4 of 8 prompts"):
+        run("halved", stop_after=1)
+    halved = run("halved")
+    assert hashes(halved / "out") == hashes(straight / "out")
+    body = (straight / "out" / "answers.jsonl").read_text("utf-8")
+    lines = [json.loads(line) for line in body.splitlines()]
+    assert [line["id"] for line in lines] == [f"p{p}-{n}" for p in range(8) for n in range(2)]
+    assert {"id", "prompt_id", "prompt", "text", "logprob", "tokens", "finished"} <= set(lines[0])
+    assert all(line["logprob"] < 0 < line["tokens"] <= 5 for line in lines)
+    assert all("<end>" not in line["text"] for line in lines)
+
+
+def test_kl_of_a_policy_with_itself_is_nothing() -> None:
+    logprob = torch.randn(3, 4)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    assert not rewards.kl_k1(logprob, logprob, mask).any()
+    assert not rewards.kl_k3(logprob, logprob, mask).any()

@@ -1,0 +1,179 @@
+"""`python -m trainer run FOLDER` runs one stage; `python -m trainer prepare NAME_OR_PATH DEST` makes a base model.
+
+Exit codes: 0 finished, 1 failed (the last event says why), 75 stopped and resumable. Running a folder again resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from trainer.config import Spec, SpecError, load_spec
+from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.manifests import verify_manifest
+from trainer.types import RunContext
+
+FINISHED, FAILED, STOPPED = 0, 1, 75
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer", description="Run one training stage."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the stage of FOLDER/spec.json, or resume it")
+    run.add_argument("folder", type=Path)
+    prepare = commands.add_parser("prepare", help="make a base model folder")
+    prepare.add_argument("source", metavar="NAME_OR_PATH")
+    prepare.add_argument("dest", type=Path)
+    options = parser.parse_args(arguments)
+    if options.command == "prepare":
+        return prepare_base(options.source, options.dest)
+    return run_folder(options.folder.resolve())
+
+
+def prepare_base(source: str, dest: Path) -> int:
+    """Make or copy a base model folder."""
+    set_environment(threads=0)
+    try:
+        importlib.import_module("trainer.bases").prepare(source, dest.resolve())
+    except Exception as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
+        traceback.print_exc()
+        print(explain(error), file=sys.stderr)
+        return FAILED
+    return FINISHED
+
+
+def run_folder(folder: Path) -> int:
+    """Run or resume the stage of a run folder; every way out leaves a last event that says how it went."""
+    if not folder.is_dir():
+        print(f"There is no run folder {folder}; check the path.", file=sys.stderr)
+        return FAILED
+    events = EventWriter(folder)
+    stop = threading.Event()
+    _stop_on_signal(stop)
+    try:
+        spec = load_spec(folder)
+        if is_finished(folder, spec):
+            return FINISHED
+        set_environment(spec.config.threads)
+        report = _run_stage(folder, spec, events, stop)
+    except Stopped as halt:
+        events.emit("stopped", message=str(halt) or "The run was stopped and can be resumed.")
+        return STOPPED
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
+        return _fail(folder, events, error)
+    events.emit("finished", report=report, fingerprint=spec.fingerprint())
+    return FINISHED
+
+
+def _run_stage(
+    folder: Path, spec: Spec, events: EventWriter, stop: threading.Event
+) -> dict[str, Any]:
+    """Import only the stage that is asked for, and run it under a heartbeat."""
+    attempt = 1 + sum(event.get("kind") == "started" for event in read_events(folder))
+    with Heartbeat(events) as heartbeat:
+        context = RunContext(folder, spec, events, heartbeat, attempt=attempt, stop=stop)
+        stage = importlib.import_module(f"trainer.stages.{spec.stage}")
+        report: dict[str, Any] = stage.run(context)
+    return report
+
+
+def _fail(folder: Path, events: EventWriter, error: BaseException) -> int:
+    """Say in one sentence what went wrong; the traceback goes to trainer.log and to stderr."""
+    trace = "".join(traceback.format_exception(error))
+    sentence = explain(error)
+    print(trace, file=sys.stderr)
+    print(sentence, file=sys.stderr)
+    try:
+        events.emit("failed", message=sentence)
+        with (folder / "trainer.log").open("a", encoding="utf-8") as log:
+            log.write(trace)
+    except OSError:  # the disk may be full: stderr has it all
+        return FAILED
+    return FAILED
+
+
+def is_finished(folder: Path, spec: Spec) -> bool:
+    """Whether this very spec was run to its end here and its result is still whole."""
+    done = [event for event in read_events(folder) if event.get("kind") == "finished"]
+    if not done or verify_manifest(folder / "out"):
+        return False
+    if done[-1].get("fingerprint") != spec.fingerprint():
+        raise RunError(
+            f"{folder} holds the finished result of another spec.json; use a new run folder."
+        )
+    return True
+
+
+def set_environment(threads: int) -> None:
+    """Settings that must stand before torch is imported."""
+    wanted = threads or max(1, (os.cpu_count() or 1) - 1)
+    if not threads and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        wanted = int(os.environ["OMP_NUM_THREADS"])
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(wanted)
+    # Threads that spin while they wait for a core taken by a neighbour slow a run down tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def _stop_on_signal(stop: threading.Event) -> None:
+    """SIGTERM and Ctrl-C ask the stage to finish its micro-step, save and leave."""
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, ask)
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for a person: what happened and what to do."""
+    text = " ".join(str(error).split())
+    lowered = text.lower()
+    if isinstance(error, (RunError, SpecError)):
+        return text
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full()
+    if "no space left" in lowered or "disk quota" in lowered:
+        return _disk_full()  # safetensors reports it as its own kind of error
+    if isinstance(error, MemoryError) or "out of memory" in lowered or "alloc" in lowered:
+        return (
+            "The machine ran out of memory; lower config.token_budget or config.batch_size, "
+            "or use a smaller model, then run the folder again."
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return f"An input file is not valid JSON ({text}); mend or export it again."
+    if isinstance(error, PermissionError):
+        return f"The trainer may not use {error.filename}; give it the right to."
+    return f"The stage failed unexpectedly ({type(error).__name__}: {text[:300]}); see trainer.log."
+
+
+def _disk_full() -> str:
+    return (
+        "The disk is full, so nothing could be saved; earlier checkpoints are kept: "
+        "free some space, then run the folder again to go on from the last one."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,439 @@
+"""What a run is asked to do: the settings of each stage and the reading of `spec.json`.
+
+Choices: settings are frozen and checked once, when they are read; a wrong one is refused with its name, its value and
+the remedy. Each setting carries its own help text and bounds (`knob`), so that forms and documents can be made
+from here. Non-goals: nothing here imports torch or looks inside a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from trainer.manifests import MANIFEST, folder_hash, sha256_file, verify_manifest
+
+#: Names that are made on first use when no folder of that name is registered yet.
+PREPARED_NAMES = ("smollm2", "tiny")
+
+
+class SpecError(ValueError):
+    """What is wrong with a spec, in one sentence that says where and what to do."""
+
+
+def knob(
+    default: Any,
+    about: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+) -> Any:
+    """A setting with its help text and its bounds (inclusive)."""
+    metadata = {"about": about, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Settings that every stage has."""
+
+    #: stage name in spec.json
+    stage: ClassVar[str] = ""
+    #: sets of inputs that the stage can run on; the first that is complete is used
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: inputs that may be given besides
+    may_use: ClassVar[tuple[str, ...]] = ()
+
+    threads: int = knob(0, "CPU threads; 0 leaves one core free for everything else", low=0)
+    dtype: str = knob(
+        "auto",
+        "number format of the weights; auto takes bfloat16 where the machine is fast at it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    device: str = knob("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            _check_value(self.stage, item, getattr(self, item.name))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StageConfig:
+        """The settings in `values`, defaults for the rest; an unknown key is refused by its name."""
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise SpecError(
+                    f"spec.json: config has an unknown setting “{key}”; "
+                    f"stage “{cls.stage}” knows {', '.join(sorted(known))}."
+                )
+        return cls(**{key: _as_declared(known[key], value) for key, value in values.items()})
+
+
+def _as_declared(item: dataclasses.Field[Any], value: Any) -> Any:
+    """JSON has one kind of number: let 1 stand for 1.0 where a float is declared."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and str(item.type).startswith("float") else value
+
+
+def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
+    """Refuse a value of the wrong kind or outside its bounds."""
+    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a text",
+    }
+    declared = str(item.type)
+    bounds = item.metadata
+    wrong_kind = not isinstance(value, cast(Any, kinds[declared])) or (
+        isinstance(value, bool) and declared != "bool"
+    )
+    if wrong_kind or (isinstance(value, float) and not math.isfinite(value)):
+        remedy = f"give {words[declared]}"
+    elif bounds["choices"] and value not in bounds["choices"]:
+        remedy = "choose one of " + ", ".join(str(choice) for choice in bounds["choices"])
+    elif bounds["low"] is not None and value < bounds["low"]:
+        remedy = f"give {bounds['low']} or more"
+    elif bounds["high"] is not None and value > bounds["high"]:
+        remedy = f"give {bounds['high']} or less"
+    else:
+        return
+    raise SpecError(
+        f"spec.json: config.{item.name} of stage “{stage}” is {json.dumps(value, default=str)}; "
+        f"{remedy} (default {json.dumps(item.default)})."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(StageConfig):
+    """Let a policy write K answers to each prompt."""
+
+    stage: ClassVar[str] = "generate"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("policy", "prompts"),)
+
+    answers: int = knob(4, "answers written to each prompt (K)", low=1)
+    max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
+    temperature: float = knob(1.0, "sampling temperature; 0 takes the likeliest token", low=0)
+    top_p: float = knob(
+        1.0, "keep the likeliest tokens of this total probability", low=1e-6, high=1
+    )
+    top_k: int = knob(0, "keep only this many likeliest tokens; 0 keeps all", low=0)
+    batch_size: int = knob(64, "answers written side by side", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(StageConfig):
+    """Fit a reward model to whole rankings."""
+
+    stage: ClassVar[str] = "reward"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("base", "rankings"),)
+    may_use: ClassVar[tuple[str, ...]] = ("heldout",)
+
+    epochs: int = knob(2, "times that each ranking is seen", low=1)
+    lr: float = knob(1e-3, "peak learning rate", low=0)
+    warmup: float = knob(
+        0.05, "share of the steps in which the rate rises to its peak", low=0, high=1
+    )
+    rankings_per_step: int = knob(4, "rankings in one optimiser step", low=1)
+    heldout_fraction: float = knob(
+        0.2, "share of the prompts that is only tested on", low=0, high=0.9
+    )
+    max_length: int = knob(
+        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
+    )
+    token_budget: int = knob(1024, "tokens that go through the model at once", low=8)
+    loss: str = knob(
+        "pairs",
+        "pairs: Bradley-Terry on all pairs of a ranking; plackett_luce: the order as a whole",
+        choices=("pairs", "plackett_luce"),
+    )
+    ties: str = knob(
+        "half", "a tie counts as target one half, or is dropped", choices=("half", "drop")
+    )
+    margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)
+    centre: float = knob(0.0, "weight of the pull of scores towards 0", low=0)
+    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
+    lora_r: int = knob(16, "rank of the adapter", low=1)
+    lora_alpha: float = knob(
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
+    )
+    weight_decay: float = knob(0.0, "weight decay", low=0)
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(StageConfig):
+    """Improve a policy against a reward model, held near its reference by a KL penalty."""
+
+    stage: ClassVar[str] = "ppo"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("policy", "reward", "prompts"),)
+
+    steps: int = knob(14, "PPO steps (rollout and update)", low=1)
+    episodes_per_step: int = knob(64, "answers written in each step", low=1)
+    answers_per_prompt: int = knob(1, "answers to each prompt within a step", low=1)
+    max_new_tokens: int = knob(32, "longest answer in tokens", low=1)
+    temperature: float = knob(1.0, "sampling temperature, also used by the loss", low=0.01)
+    epochs: int = knob(2, "passes over the episodes of a step", low=1)
+    minibatches: int = knob(4, "optimiser steps in each pass", low=1)
+    token_budget: int = knob(1024, "tokens that go through the policy at once", low=8)
+    batch_size: int = knob(64, "answers written side by side", low=1)
+    lr: float = knob(3e-4, "learning rate of the adapter", low=0)
+    critic_lr: float = knob(1e-3, "learning rate of the value head", low=0)
+    lora_r: int = knob(16, "rank of the adapter", low=1)
+    lora_alpha: float = knob(
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
+    )
+    lora_layers: int = knob(0, "top layers that get an adapter; 0: all of them", low=0)
+    kl_coef: float = knob(0.05, "weight of the KL penalty (its start when it adapts)", low=0)
+    kl_control: str = knob(
+        "fixed", "whether the weight of the penalty adapts", choices=("fixed", "adaptive")
+    )
+    kl_target: float = knob(6.0, "KL in nats a reply that an adaptive weight steers to", low=0.01)
+    kl_horizon: int = knob(
+        10_000, "episodes in which an adaptive weight may grow e-fold at most × 0.2", low=1
+    )
+    kl_budget: float = knob(
+        12.0,
+        "KL in nats a reply at which training stops and the last step below is kept; 0: no limit",
+        low=0,
+    )
+    clip: float = knob(0.2, "how far the probability ratio may help", low=0.0)
+    value_clip: float = knob(0.2, "how far a value may move from its old value", low=0.0)
+    vf_coef: float = knob(0.1, "weight of the value loss", low=0)
+    gamma: float = knob(1.0, "discount from token to token", low=0, high=1)
+    lam: float = knob(0.95, "lambda of the generalised advantage estimate", low=0, high=1)
+    whiten: bool = knob(True, "bring advantages to mean 0 and variance 1")
+    missing_eos_penalty: float = knob(
+        0.0, "taken from the score of an answer without its end", low=0
+    )
+    score_clip: float = knob(5.0, "largest size of a normalised score; 0: no limit", low=0)
+    target_kl: float = knob(
+        0.2,
+        "approximate KL per token from the rollout at which a step's passes end; 0: never",
+        low=0,
+    )
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    sample_every: int = knob(1, "steps between sample answers to a few fixed prompts", low=1)
+    samples: int = knob(4, "fixed prompts that are sampled", low=0)
+    checkpoint_every: int = knob(1, "steps between checkpoints", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes_per_step % self.answers_per_prompt:
+            raise SpecError(
+                f"spec.json: config.episodes_per_step of stage “ppo” is {self.episodes_per_step}; "
+                f"give a multiple of config.answers_per_prompt ({self.answers_per_prompt})."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StageConfig):
+    """Test a reward model on held-out rankings, or a policy against its reference."""
+
+    stage: ClassVar[str] = "evaluate"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("reward", "rankings"),
+        ("policy", "reference", "reward", "prompts"),
+    )
+
+    answers: int = knob(1, "answers of each model to each prompt", low=1)
+    max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
+    temperature: float = knob(1.0, "sampling temperature", low=0.01)
+    batch_size: int = knob(64, "answers written side by side", low=1)
+    token_budget: int = knob(1024, "tokens that go through a model at once", low=8)
+    max_length: int = knob(
+        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(StageConfig):
+    """Score answers with a reward model."""
+
+    stage: ClassVar[str] = "score"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("reward", "answers"),)
+
+    token_budget: int = knob(1024, "tokens that go through the model at once", low=8)
+    max_length: int = knob(
+        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
+    )
+
+
+CONFIGS: dict[str, type[StageConfig]] = {
+    config.stage: config
+    for config in (GenerateConfig, RewardConfig, PPOConfig, EvaluateConfig, ScoreConfig)
+}
+
+#: A path or registered name, or {"path": …, "sha256": …}.
+InputValue = str | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run as it was asked for."""
+
+    stage: str
+    config: StageConfig
+    inputs: Mapping[str, InputValue]
+    seed: int = 0
+    parents: Any = field(default_factory=list)
+    code_version: str = ""
+
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the result, to know a checkpoint's own run again."""
+        config = dataclasses.asdict(self.config)
+        for name in ("threads", "device", "checkpoint_every"):
+            config.pop(name, None)
+        inputs = {
+            name: value if isinstance(value, str) else dict(value)
+            for name, value in self.inputs.items()
+        }
+        body = {"stage": self.stage, "config": config, "inputs": inputs, "seed": self.seed}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def load_spec(folder: Path) -> Spec:
+    """Read and check FOLDER/spec.json; paths are not looked at yet."""
+    path = folder / "spec.json"
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"{folder} has no spec.json; write one that names the stage.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read ({error}); check the file.") from None
+    except json.JSONDecodeError as error:
+        raise SpecError(
+            f"{path} is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); mend it."
+        ) from None
+    return parse_spec(body)
+
+
+def parse_spec(body: Any) -> Spec:
+    """A checked Spec from the JSON object of a spec.json."""
+    if not isinstance(body, dict):
+        raise SpecError("spec.json must hold one JSON object with “stage”, “config” and “inputs”.")
+    known = [item.name for item in dataclasses.fields(Spec)]
+    for key in body:
+        if key not in known:
+            raise SpecError(f"spec.json has an unknown key “{key}”; it knows {', '.join(known)}.")
+    stage = body.get("stage")
+    if not isinstance(stage, str) or stage not in CONFIGS:
+        raise SpecError(
+            f"spec.json: stage is {json.dumps(stage)}; choose one of {', '.join(CONFIGS)}."
+        )
+    kind = CONFIGS[stage]
+    config = body.get("config", {})
+    if not isinstance(config, dict):
+        raise SpecError("spec.json: “config” must be an object of settings; {} takes the defaults.")
+    return Spec(
+        stage=stage,
+        config=kind.from_json(config),
+        inputs=_checked_inputs(kind, body.get("inputs", {})),
+        seed=_checked_seed(body.get("seed", 0)),
+        parents=body.get("parents", []),
+        code_version=str(body.get("code_version", "")),
+    )
+
+
+def _checked_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise SpecError(
+            f"spec.json: seed is {json.dumps(seed)}; give a whole number from 0 to 2^63 - 1."
+        )
+    return seed
+
+
+def _checked_inputs(kind: type[StageConfig], inputs: Any) -> dict[str, InputValue]:
+    """Refuse unknown, misshapen and missing inputs."""
+    if not isinstance(inputs, dict):
+        raise SpecError("spec.json: “inputs” must be an object that names paths.")
+    known = sorted({name for names in kind.needs for name in names} | set(kind.may_use))
+    for name, value in inputs.items():
+        if name not in known:
+            raise SpecError(
+                f"spec.json: inputs has an unknown name “{name}”; "
+                f"stage “{kind.stage}” knows {', '.join(known)}."
+            )
+        fields = set(value) if isinstance(value, dict) else {"path"}
+        texts = value.values() if isinstance(value, dict) else [value]
+        if (
+            "path" not in fields
+            or fields - {"path", "sha256"}
+            or not all(isinstance(text, str) and text for text in texts)
+        ):
+            raise SpecError(
+                f"spec.json: inputs.{name} is {json.dumps(value)}; "
+                "give a path, a registered name, or {“path”: …, “sha256”: …}."
+            )
+    if not any(set(names) <= set(inputs) for names in kind.needs):
+        wanted = min(kind.needs, key=lambda names: len(set(names) - set(inputs)))
+        missing = [name for name in wanted if name not in inputs]
+        raise SpecError(
+            f"spec.json: stage “{kind.stage}” misses the input {' and '.join(missing)}; "
+            "add its path under “inputs”."
+        )
+    return dict(inputs)
+
+
+def models_dir() -> Path:
+    """Where registered models lie: LABELHUB_MODELS, or var/models of the project."""
+    named = os.environ.get("LABELHUB_MODELS")
+    return Path(named) if named else Path(__file__).resolve().parent.parent / "var" / "models"
+
+
+def resolve_path(value: InputValue, folder: Path) -> Path:
+    """The file or folder that an input names, checked against its sha256 where one is given.
+
+    An absolute path is itself; then the run folder is tried; then the registered models. `smollm2` and `tiny` are
+    made on first use.
+    """
+    name = value if isinstance(value, str) else value["path"]
+    wanted = None if isinstance(value, str) else value.get("sha256")
+    path = _find(name, folder)
+    if wanted:
+        _check_sha256(path, wanted)
+    return path
+
+
+def _find(name: str, folder: Path) -> Path:
+    here = folder / name  # joining an absolute path gives that path
+    if here.exists():
+        return here
+    simple = Path(name).name == name and name not in (".", "..")
+    registered = models_dir() / name
+    if simple and registered.exists():
+        return registered
+    if simple and name in PREPARED_NAMES:
+        # By name: whoever reads a spec must not load torch, and only this line needs it.
+        importlib.import_module("trainer.bases").prepare(name, registered)
+        return registered
+    where = f"{here} and no model of that name in {models_dir()}" if simple else f"{here}"
+    raise SpecError(f"The input “{name}” was not found: there is no {where}; check the path.")
+
+
+def _check_sha256(path: Path, wanted: str) -> None:
+    """A file is hashed; for a folder it is the sha256 of its manifest, whose files are checked too."""
+    if path.is_dir():
+        if not (path / MANIFEST).is_file():
+            raise SpecError(f"{path} has no {MANIFEST}, so its sha256 cannot be checked.")
+        found = folder_hash(path)
+        damage = verify_manifest(path)
+        if damage:
+            raise SpecError(f"{path} is damaged: {damage[0]}; restore it from its source.")
+    else:
+        found = sha256_file(path)
+    if found != wanted:
+        raise SpecError(
+            f"{path} has sha256 {found}, but the spec says {wanted}; "
+            "it was changed since the run was planned: restore it or plan the run anew."
+        )

@@ -1,0 +1,136 @@
+"""What a run says while it goes: `events.jsonl`, one JSON object a line, append only.
+
+Choices: every line is flushed at once and written under a lock, so a reader that tails the file sees whole lines; a
+line that a crash cut in half is removed when the run goes on. A resumed run repeats the events after its checkpoint:
+readers key on (kind, step). Non-goals: no torch, no network, no rotation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+EVENTS = "events.jsonl"
+
+#: kinds of events and what each says
+KINDS = {
+    "started": "an attempt began: attempt, pid, threads, dtype, device, resumed_from",
+    "metric": "flat numbers of one step, with its total",
+    "sample": "answers of the model at this step, to read",
+    "checkpoint": "a checkpoint was written: path",
+    "alert": "something a person should look at: code, message",
+    "heartbeat": "the process lives: stage_progress from 0 to 1, eta_s in seconds",
+    "finished": "the stage ended well: report",
+    "failed": "the stage ended badly: message, one sentence that says what to do",
+    "stopped": "the stage was asked to stop and can go on: message",
+}
+
+
+class RunError(Exception):
+    """The run cannot go on; the text is one sentence that a person can act on."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved what it needs and can be resumed."""
+
+
+class EventWriter:
+    """Appends events to FOLDER/events.jsonl; safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / EVENTS
+        self._lock = threading.Lock()
+        cut_half_line(self.path)
+
+    def emit(self, kind: str, step: int | None = None, **data: Any) -> None:
+        """Write one event; a number that is not finite is written as null, since JSON has none."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown event kind {kind}")
+        event = {"t": round(time.time(), 3), "kind": kind}
+        if step is not None:
+            event["step"] = step
+        line = json.dumps(finite(event | data), ensure_ascii=False, allow_nan=False) + "\n"
+        with self._lock, self.path.open("ab") as stream:
+            stream.write(line.encode())
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities replaced by None, all the way down."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def cut_half_line(path: Path) -> None:
+    """Remove a last line without its end, which a crash in the middle of a write leaves."""
+    if not path.exists():
+        return
+    body = path.read_bytes()
+    if body and not body.endswith(b"\n"):
+        os.truncate(path, body.rfind(b"\n") + 1)
+
+
+def read_events(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every whole event of a run folder; a half-written last line is left out."""
+    path = folder / EVENTS
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            event = json.loads(line)
+            if isinstance(event, dict):
+                yield event
+
+
+class Heartbeat:
+    """A thread that says every few seconds how far the stage is and how long it still takes."""
+
+    def __init__(self, events: EventWriter, every: float = 5.0) -> None:
+        self._emit: Callable[..., None] = events.emit
+        self._every = every
+        self._end = threading.Event()
+        self._progress = 0.0
+        self._since: tuple[float, float] | None = None
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def progress(self, share: float) -> None:
+        """Set how much of the stage is done, from 0 to 1."""
+        self._progress = min(max(share, 0.0), 1.0)
+        if self._since is None:
+            self._since = (time.monotonic(), self._progress)
+
+    def eta(self) -> float | None:
+        """Seconds left if the rest goes on at the speed since this process began; None when unknown."""
+        if self._since is None or self._progress <= self._since[1]:
+            return None
+        speed = (self._progress - self._since[1]) / (time.monotonic() - self._since[0])
+        return (1.0 - self._progress) / speed
+
+    def _beat(self) -> None:
+        while not self._end.wait(self._every):
+            eta = self.eta()
+            self._emit(
+                "heartbeat",
+                stage_progress=round(self._progress, 4),
+                eta_s=None if eta is None else round(eta, 1),
+            )

@@ -1,0 +1,72 @@
+"""Manifests: what a folder holds, by size and sha256. Needs no torch.
+
+A manifest is written last, so a folder without one is unfinished. The hash of a folder is the hash of its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file below `folder` but its manifest, relative to it, in a fixed order."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder) for path in paths if path != folder / MANIFEST)
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write `folder`/manifest.json over every file of the folder and flush all of it to the disk."""
+    files = {}
+    for relative in files_of(folder):
+        path = folder / relative
+        flush(path)
+        files[relative.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    target = folder / MANIFEST
+    target.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n", "utf-8")
+    flush(target)
+    flush(folder)
+    return target
+
+
+def verify_manifest(folder: Path) -> list[str]:
+    """What is wrong with the folder, one sentence part each; nothing when all files are as written."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        wanted = {name: (int(entry["bytes"]), entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"{MANIFEST} is missing or unreadable"]
+    damage = []
+    for name, (size, digest) in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            damage.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            damage.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+        elif sha256_file(path) != digest:
+            damage.append(f"{name} does not have the sha256 that was recorded")
+    return damage
+
+
+def folder_hash(folder: Path) -> str:
+    """The identity of a finished folder: sha256 of its manifest.json."""
+    return sha256_file(folder / MANIFEST)
+
+
+def flush(path: Path) -> None:
+    """fsync a file or folder, so that a power cut cannot undo a rename that follows."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

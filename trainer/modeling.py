@@ -1,0 +1,730 @@
+"""Models as the trainer uses them: loading, adapters, log-probabilities, and packed weights for inference.
+
+Choices
+- One model in memory: the policy is a frozen base with a low-rank adapter, the reference is the same with it off.
+- Any transformers decoder: nothing here is a second implementation of a network. Plain linear layers are swapped for
+  faster twins that compute the same (`add_lora`, `packed`), and tests compare them with the originals.
+- The language-model head runs only where an answer token is predicted, and its gradient is formed in the forward pass,
+  so that no (tokens, vocabulary) tensor outlives a chunk.
+- Only safetensors, no code from model folders, nothing from the network.
+Non-goals: tensor parallelism, quantised bases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import Linear as LoraLinear
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from trainer.events import RunError
+from trainer.kernels import (
+    LEAN,
+    LeanNorm,
+    LoraProduct,
+    PackedLinear,
+    TokenLogprob,
+    can_pack,
+)
+from trainer.types import Batch, Lower, Message, RunContext
+
+logging.disable_progress_bar()
+
+ADAPTER = "default"
+#: below this many parameters a CPU gains nothing from bfloat16
+SMALL_MODEL = 20_000_000
+
+
+# --- where and in which numbers -----------------------------------------------------------------
+
+
+class Placement(NamedTuple):
+    """Where a model computes and in which number format."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def start(context: RunContext, model_path: Path, resumed_from: int | None = None) -> Placement:
+    """Choose device, number format and threads for a stage, and say so in its `started` event."""
+    config = context.spec.config
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) - 1))
+    torch.set_num_threads(config.threads or threads)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device, model_path)
+    torch.manual_seed(context.spec.seed)
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    context.emit(
+        "started",
+        attempt=context.attempt,
+        pid=os.getpid(),
+        stage=context.spec.stage,
+        threads=torch.get_num_threads(),
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        resumed_from=resumed_from,
+    )
+    return Placement(device, dtype)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes the first CUDA device when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"config.device is “{name}”, which cannot be used here ({reason}); choose auto or cpu."
+        ) from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device, model_path: Path) -> torch.dtype:
+    """`auto`: bfloat16 where it is faster (GPU, or a CPU with its instructions and a model of some size)."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16
+    quick = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    big = parameter_count(model_path) > SMALL_MODEL
+    return torch.bfloat16 if device.type == "cpu" and quick and big else torch.float32
+
+
+def parameter_count(path: Path) -> int:
+    """Numbers in a model folder's safetensors files, read from their headers alone."""
+    total = 0
+    for file in path.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                count = 1
+                for length in entry["shape"]:
+                    count *= length
+                total += count
+    return total
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse what is no safetensors model folder, or one that wants to run code of its own."""
+    config = path / "config.json"
+    if not config.is_file():
+        raise RunError(
+            f"{path} is no model folder (it has no config.json); name a transformers model."
+        )
+    try:
+        body = json.loads(config.read_text("utf-8"))
+    except ValueError as error:
+        raise RunError(f"{config} is damaged ({error}); restore it.") from None
+    if not list(path.glob("*.safetensors")):
+        raise RunError(
+            f"{path} has no safetensors weights; other formats can run code: convert them first."
+        )
+    if "auto_map" in body:
+        raise RunError(f"{path} asks to run code of its own (auto_map); such models are refused.")
+
+
+def _load(kind: Any, path: Path, placement: Placement, **settings: Any) -> tuple[Any, list[str]]:
+    """from_pretrained without network, pickles and code; returns the names of missing weights too."""
+    check_model_folder(path)
+    try:
+        model, info = kind.from_pretrained(
+            str(path),
+            dtype=placement.dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **settings,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"The model in {path} cannot be loaded ({reason}); restore or replace it."
+        ) from error
+    model.eval()  # dropout stays off: log-probabilities must be those of the sampler
+    model.requires_grad_(False)
+    model.to(placement.device)
+    quicken(model)
+    return model, sorted(info["missing_keys"])
+
+
+@torch.no_grad()
+def quicken(model: PreTrainedModel) -> None:
+    """Use the lean kernels for attention and norms where they give what the model's own code gives.
+
+    Found by trying on a few tokens: an architecture that computes something else keeps its own.
+    """
+    if model.device.type != "cpu":
+        model.set_attn_implementation("sdpa")
+        return
+    ids = torch.arange(16, device=model.device).view(2, 8) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+
+    def states() -> Tensor:
+        found: Tensor = trunk(model)(input_ids=ids, attention_mask=mask).last_hidden_state
+        return found[mask.bool()]
+
+    own = states()
+    norms = [(norm, norm.forward) for norm in model.modules() if _quicken_norm(norm)]
+    if not same(states(), own):
+        for norm, _ in norms:
+            del norm.forward
+    before = model.config._attn_implementation
+    model.set_attn_implementation(LEAN)
+    try:
+        right = same(states(), own)
+    except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError):
+        right = False
+    if not right:
+        model.set_attn_implementation(before)
+
+
+def _quicken_norm(norm: nn.Module) -> bool:
+    """Give an RMSNorm the lean forward pass while its weight is frozen; False for other layers."""
+    epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    weight = getattr(norm, "weight", None)
+    if not type(norm).__name__.endswith("RMSNorm") or epsilon is None or weight is None:
+        return False
+    plain = norm.forward
+
+    def forward(x: Tensor) -> Tensor:
+        if norm.weight.requires_grad:
+            return plain(x)
+        return LeanNorm.apply(x, norm.weight, epsilon)
+
+    norm.forward = forward  # type: ignore[method-assign]
+    return True
+
+
+def same(found: Tensor, wanted: Tensor) -> bool:
+    """Whether two ways to compute states agree up to the rounding of their number format."""
+    slack = 0.05 if wanted.dtype == torch.bfloat16 else 1e-3
+    error = (found.float() - wanted.float()).square().mean().sqrt()
+    return bool(error <= slack * wanted.float().square().mean().sqrt())
+
+
+def load_policy(path: Path, placement: Placement) -> PreTrainedModel:
+    """A causal language model, frozen, with eager attention (the fused one is slow backwards on a CPU)."""
+    model, missing = _load(AutoModelForCausalLM, path, placement)
+    if missing:
+        raise RunError(
+            f"{path} is no whole language model: it has no {missing[0]}; name another model."
+        )
+    return model
+
+
+def load_reward(
+    path: Path, placement: Placement, *, fresh_head: bool = False, pad_token_id: int | None = None
+) -> PreTrainedModel:
+    """A model with one score as its output, frozen; `fresh_head` lets a base without one be loaded."""
+    settings = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
+    model, missing = _load(
+        AutoModelForSequenceClassification, path, placement, num_labels=1, **settings
+    )
+    if missing and not fresh_head:
+        raise RunError(
+            f"{path} is no reward model: it has no {missing[0]}; give the out/ of a reward run."
+        )
+    return model
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder; padding must differ from end-of-text, or ends would be masked away."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"The tokenizer in {path} cannot be loaded ({reason}); restore it."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise RunError(f"The tokenizer in {path} has no end-of-text token; set its eos_token.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise RunError(
+            f"The tokenizer in {path} pads with its end-of-text token or not at all; "
+            "register the model first (`python -m trainer prepare`), which mends that."
+        )
+    return tokenizer
+
+
+# --- conversations as tokens --------------------------------------------------------------------
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """A prompt as the model wants to see it, up to where its answer begins.
+
+    The model's own chat template is used. A tokenizer without one gets lines “role: text” and an open “assistant:”.
+    """
+    if tokenizer.chat_template:
+        ids = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        return [int(token) for token in ids]
+    lines = [f"{message['role']}: {message['content']}" for message in messages]
+    return list(tokenizer("\n\n".join([*lines, "assistant:"]))["input_ids"])
+
+
+def judged_ids(prompt_ids: Sequence[int], answer_ids: Sequence[int], eos: int) -> list[int]:
+    """What a reward model reads: prompt, answer and exactly one end-of-text token, also when it was cut.
+
+    The score is read at that last token, so that it always stands at the same kind of place.
+    """
+    answer = list(answer_ids)
+    return [*prompt_ids, *(answer if answer and answer[-1] == eos else [*answer, eos])]
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that end an answer."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    more = named if isinstance(named, list) else [named]
+    return {token for token in [tokenizer.eos_token_id, *more] if token is not None}
+
+
+def longest_context(model: PreTrainedModel) -> int:
+    """Tokens that fit into the model's window."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def collate(
+    rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
+    pad: int,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """A Batch from rows of (prompt tokens, [answer tokens, …]); answers keep the order in which they come."""
+    length = max(len(prompt) + sum(map(len, answers)) for prompt, answers in rows)
+    count = sum(len(answers) for _, answers in rows)
+    width = max(len(answer) for _, answers in rows for answer in answers)
+    ids = torch.full((len(rows), length), pad)
+    positions = torch.zeros((len(rows), length), dtype=torch.long)
+    segments = torch.full((len(rows), length), -1)
+    source = torch.zeros((count, width), dtype=torch.long)
+    target = torch.full((count, width), pad)
+    mask = torch.zeros((count, width), dtype=torch.bool)
+    last = torch.zeros(count, dtype=torch.long)
+    n = 0
+    for b, (prompt, answers) in enumerate(rows):
+        head = len(prompt)
+        ids[b, :head] = torch.tensor(prompt)
+        positions[b, :head] = torch.arange(head)
+        segments[b, :head] = 0
+        at = head
+        for number, answer in enumerate(answers, 1):
+            size = len(answer)
+            ids[b, at : at + size] = target[n, :size] = torch.tensor(answer)
+            positions[b, at : at + size] = torch.arange(head, head + size)
+            segments[b, at : at + size] = number
+            # The first token is predicted at the end of the prompt, each other one at its predecessor.
+            source[n, 0] = b * length + head - 1
+            source[n, 1:size] = torch.arange(at, at + size - 1) + b * length
+            mask[n, :size] = True
+            last[n] = b * length + at + size - 1
+            at, n = at + size, n + 1
+    parts = (ids, positions, segments, source, target, mask, last)
+    return Batch(*(part.to(device) for part in parts))
+
+
+def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """(b, t) for plain rows; (b, 1, t, t) to be added to the scores where answers share a prompt."""
+    if int(segments.max()) <= 1:
+        return (segments >= 0).long()
+    t = segments.shape[1]
+    earlier = torch.ones((t, t), dtype=torch.bool, device=segments.device).tril()
+    ours, theirs = segments[:, :, None], segments[:, None, :]
+    seen = earlier & ((theirs == 0) | (theirs == ours))
+    # Padding is its own segment, -1: it sees itself, so no row of the softmax is empty.
+    shut = torch.zeros(seen.shape, dtype=dtype, device=segments.device)
+    return shut.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def trunk(model: PreTrainedModel) -> nn.Module:
+    """The network without its head."""
+    body: nn.Module = getattr(model, model.base_model_prefix)
+    return body
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The last hidden states, (b, t, d)."""
+    body = trunk(model)
+    settings: dict[str, Any] = {}
+    if "position_ids" in inspect.signature(body.forward).parameters:
+        settings["position_ids"] = batch.positions
+    if "use_cache" in inspect.signature(body.forward).parameters:
+        settings["use_cache"] = False
+    mask = attention_mask(batch.segments, next(body.parameters()).dtype)
+    with _above(model, batch.lower):
+        states = body(input_ids=batch.ids, attention_mask=mask, **settings).last_hidden_state
+    result: Tensor = states
+    return result
+
+
+class _Enough(Exception):
+    """Ends a forward pass in the middle: the layers that were wanted have run."""
+
+
+def layers_of(model: PreTrainedModel) -> tuple[nn.Module, str]:
+    """The module that holds the stack of layers, and the stack's name in it."""
+    count = model.config.num_hidden_layers
+    for owner in trunk(model).modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return owner, name
+    raise RunError(f"{type(model).__name__} has no stack of {count} layers to choose from.")
+
+
+@torch.no_grad()
+def with_lower(model: PreTrainedModel, batch: Batch, depth: int) -> Batch:
+    """The batch with what the first `depth` layers make of it, so that no later pass repeats them.
+
+    Right only while no adapter sits in those layers.
+    """
+    if depth == 0:
+        return batch
+    owner, name = layers_of(model)
+    found: list[Any] = []
+
+    def take(_layer: nn.Module, _inputs: Any, result: Any) -> None:
+        found.append(result)
+        raise _Enough
+
+    handle = getattr(owner, name)[depth - 1].register_forward_hook(take)
+    try:
+        hidden_states(model, batch)
+    except _Enough:
+        return batch._replace(lower=Lower(depth, found[0]))
+    finally:
+        handle.remove()
+    raise RunError(f"Layer {depth} of {type(model).__name__} was not reached.")
+
+
+class _Below(nn.Module):
+    """Stands for a layer whose result is known; answers questions about it as the layer would."""
+
+    def __init__(self, layer: nn.Module, result: Any) -> None:
+        super().__init__()
+        self.__dict__["layer"], self.__dict__["result"] = layer, result
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self.__dict__["result"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["layer"], name)
+
+
+@contextlib.contextmanager
+def _above(model: PreTrainedModel, lower: Lower | None) -> Iterator[None]:
+    """Within, the model starts above the layers whose result is known."""
+    if lower is None:
+        yield
+        return
+    owner, name = layers_of(model)
+    stack = getattr(owner, name)
+    below = [_Below(layer, lower.result) for layer in stack[: lower.depth]]
+    setattr(owner, name, nn.ModuleList([*below, *stack[lower.depth :]]))
+    try:
+        yield
+    finally:
+        setattr(owner, name, stack)
+
+
+@torch.no_grad()
+def splits(model: PreTrainedModel, prompt: Sequence[int], pad: int, depth: int) -> bool:
+    """Whether going on above `depth` layers gives exactly the whole pass, found by trying."""
+    batch = collate([(prompt, [list(prompt)])], pad, model.device)
+    try:
+        halves = hidden_states(model, with_lower(model, batch, depth))
+    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return torch.equal(halves, hidden_states(model, batch))
+
+
+def shares_prompts(model: PreTrainedModel, prompt: Sequence[int], pad: int) -> bool:
+    """Whether this architecture gives answers packed behind one prompt the same states as alone.
+
+    Found by trying: models that ignore masks or positions (recurrent ones, for example) do not.
+    """
+    device = next(model.parameters()).device
+    answers = [list(prompt[:3]), list(prompt[1:4]) or [prompt[0]]]
+    if not all(answers):
+        return False
+    together = collate([(prompt, answers)], pad, device)
+    apart = collate([(prompt, [answer]) for answer in answers], pad, device)
+    with torch.no_grad():
+        try:
+            packed_states = pick(hidden_states(model, together), together)
+        except (RuntimeError, ValueError, TypeError):
+            return False
+        plain_states = pick(hidden_states(model, apart), apart)
+    return same(packed_states, plain_states)
+
+
+def pick(hidden: Tensor, batch: Batch) -> Tensor:
+    """The states that predict the answers' tokens, (N, d) in the order of `batch.mask`."""
+    return hidden.reshape(-1, hidden.shape[-1])[batch.source[batch.mask]]
+
+
+# --- log-probabilities --------------------------------------------------------------------------
+
+
+def response_logprobs(
+    model: PreTrainedModel, batch: Batch, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of each answer token at the sampling temperature, (n, w), 0 on padding."""
+    states = pick(hidden_states(model, batch), batch)
+    token = batch.target[batch.mask]
+    logprob, entropy = token_logprobs(model, states, token, temperature)
+    empty = torch.zeros(batch.mask.shape, device=states.device)
+    return empty.masked_scatter(batch.mask, logprob), empty.masked_scatter(batch.mask, entropy)
+
+
+def token_logprobs(
+    model: PreTrainedModel, states: Tensor, token: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-probability of `token` and entropy of the distribution at each of the (N, d) states."""
+    head = model.get_output_embeddings()
+    if plain_head(model) and isinstance(head, nn.Linear) and not head.weight.requires_grad:
+        result = TokenLogprob.apply(states, head.weight, head.bias, token, temperature)
+        return result[0], result[1]
+    logprobs = (logits_of(model, states).float() / temperature).log_softmax(-1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(1, token[:, None])[:, 0], entropy.detach()
+
+
+def plain_head(model: PreTrainedModel) -> bool:
+    """Whether logits are the head's output as it is."""
+    config = model.config
+    names = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    return all(getattr(config, name, None) in (None, 1, 1.0) for name in names)
+
+
+def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """Logits of (…, d) states, with the soft cap or scale of the families that have one."""
+    config = model.config
+    logits: Tensor = model.get_output_embeddings()(states)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    scale = getattr(config, "logit_scale", None)  # Cohere multiplies
+    if scale:
+        logits = logits * scale
+    divisor = getattr(config, "logits_scaling", None)  # Granite divides
+    return logits / divisor if divisor else logits
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+class _LeanLora(LoraLinear):
+    """peft's LoRA linear layer with one adapter and no dropout, computed without float32 copies of its input."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        base = self.base_layer
+        if self.disable_adapters or self.merged or args or kwargs:
+            result: Tensor = super().forward(x, *args, **kwargs)
+            return result
+        a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        return LoraProduct.apply(x, base.weight, base.bias, a, b, self.scaling[ADAPTER])
+
+
+def add_lora(
+    model: PreTrainedModel, r: int, alpha: float, seed: int, targets: Sequence[str] = ()
+) -> PreTrainedModel:
+    """Put a float32 low-rank adapter on every linear layer of the trunk, or on `targets`, in place.
+
+    B starts at 0, so the adapted model is the base until the first step. Only adapter weights want gradients.
+    """
+    names = list(targets) or linear_names(model)
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    model.requires_grad_(False)
+    for layer in lora_layers(model).values():
+        layer.lora_A[ADAPTER].float().requires_grad_(True)
+        layer.lora_B[ADAPTER].float().requires_grad_(True)
+        if type(layer) is LoraLinear and type(layer.base_layer) is nn.Linear:
+            layer.__class__ = _LeanLora
+    return model
+
+
+def linear_names(model: PreTrainedModel, depth: int = 0) -> list[str]:
+    """Full names of the trunk's linear layers, those of its first `depth` layers left out."""
+    lower: set[nn.Module] = set()
+    if depth:
+        owner, name = layers_of(model)
+        lower = {module for layer in getattr(owner, name)[:depth] for module in layer.modules()}
+    prefix = model.base_model_prefix
+    return [
+        f"{prefix}.{name}"
+        for name, module in trunk(model).named_modules()
+        if isinstance(module, nn.Linear) and module not in lower
+    ]
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    """The adapted layers by name."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)
+    }
+
+
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable adapter weights by name, in a fixed order."""
+    return {name: value for name, value in model.named_parameters() if "lora_" in name}
+
+
+@contextlib.contextmanager
+def reference(model: nn.Module) -> Iterator[None]:
+    """The frozen policy that the KL penalty is measured against: the same weights, adapter off.
+
+    Only the switch of each layer is turned. peft's own methods also turn requires_grad of adapters off and on,
+    which between two forward passes freezes one silently.
+    """
+    layers = list(lora_layers(model).values())
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+def merged_weight(layer: LoraLinear) -> Tensor:
+    """W + s·BA in the base's number format; summed in float32."""
+    base = layer.base_layer.weight
+    delta = layer.lora_B[ADAPTER].weight @ layer.lora_A[ADAPTER].weight
+    return torch.add(base.float(), delta, alpha=layer.scaling[ADAPTER]).to(base.dtype)
+
+
+@torch.no_grad()
+def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights of the plain model that computes what the adapted one does."""
+    layers = lora_layers(model)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, _, leaf = name.rpartition(".base_layer.")
+        plain = f"{owner}.{leaf}" if owner else name
+        merge = owner in layers and leaf == "weight"
+        state[plain] = merged_weight(layers[owner]) if merge else tensor
+    return state
+
+
+def save_merged(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """The plain model with its tokenizer, as `from_pretrained` loads it."""
+    model.save_pretrained(str(folder), state_dict=merged_state(model))
+    tokenizer.save_pretrained(str(folder))
+
+
+def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
+    """The adapter alone, as peft loads it on the base model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, adapter_name=ADAPTER)
+    weights = {
+        f"base_model.model.{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config[ADAPTER]
+    body = LoraConfig(
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=base,
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=config.target_modules,
+    )
+    body.save_pretrained(str(folder))
+
+
+# --- packed weights -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
+    """The model for inference only: adapters merged, weights packed; as before when the context ends.
+
+    Where packing is not possible (GPU, other number formats) plain merged layers take its place. `rows` is the
+    usual number of rows in a product.
+    """
+    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    with torch.no_grad():
+        for owner in list(model.modules()):
+            if isinstance(owner, LoraLinear):
+                continue
+            for name, layer in list(owner.named_children()):
+                twin = _inference_twin(layer, rows)
+                if twin is not None:
+                    swapped.append((owner, name, layer))
+                    setattr(owner, name, twin)
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for owner, name, layer in swapped:
+            setattr(owner, name, layer)
+
+
+def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
+    """What stands in for a layer during inference; None leaves it."""
+    if isinstance(layer, LoraLinear):
+        if type(layer.base_layer) is not nn.Linear:
+            return None
+        weight, bias = merged_weight(layer), layer.base_layer.bias
+    elif type(layer) is nn.Linear:
+        weight, bias = layer.weight, layer.bias
+    else:
+        return None
+    weight = weight.detach()
+    bias = None if bias is None else bias.detach()
+    if can_pack(weight):
+        return PackedLinear(weight, bias, rows)
+    if not isinstance(layer, LoraLinear):
+        return None
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        plain.bias = nn.Parameter(bias, requires_grad=False)
+    return plain

@@ -1,0 +1,231 @@
+"""A reward model at work: conversations in, one number for each answer out.
+
+Choices
+- One encoding per answer: prompt as the policy sees it + answer + one end-of-text token, where the
+  score is read. Answers of one prompt may share its encoding in one row, where that gives the same
+  numbers, which is tried out once per model.
+- A raw score is the model's own output, log-odds between two answers. The normalised score has mean
+  0 and standard deviation 1 on the answers that it was fitted to; both numbers lie in
+  `normalisation.json` beside the weights.
+- Models whose score is one linear layer on the last token (all decoders) are read here, in float32.
+  Any other architecture is asked through its own forward pass.
+Not here: training (stages/reward.py), what PPO adds to a score (rewards.py).
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data import Messages, length_buckets
+from trainer.events import RunError
+from trainer.modeling import (
+    PackedLinear,
+    Placement,
+    chat_ids,
+    collate,
+    hidden_states,
+    judged_ids,
+    load_reward,
+    load_tokenizer,
+    longest_context,
+    packed,
+    shares_prompts,
+)
+from trainer.types import Batch
+
+NORMALISATION = "normalisation.json"
+
+Row = tuple[list[int], list[list[int]]]  # prompt tokens, tokens of each answer with its end
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Mean and standard deviation of the raw scores of the reference answers."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def apply(self, raw: float) -> float:
+        return (raw - self.mean) / self.std
+
+    def write(self, folder: Path) -> None:
+        (folder / NORMALISATION).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+
+def fit_normalisation(raw: Sequence[float]) -> Normalisation:
+    """Mean 0 and standard deviation 1 on these scores; equal scores keep their scale."""
+    values = torch.tensor(raw, dtype=torch.float64)
+    std = values.std(correction=0).item()
+    return Normalisation(values.mean().item(), std if std > 0 else 1.0)
+
+
+def read_normalisation(folder: Path) -> Normalisation:
+    """What `write` left; scores of a model from elsewhere, which has none, stay as they are."""
+    path = folder / NORMALISATION
+    if not path.exists():
+        return Normalisation()
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = float(body["mean"]), float(body["std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is damaged; restore the reward model from its run.") from None
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise RunError(f"{path} holds no usable mean and std; train the reward model again.")
+    return Normalisation(mean, std)
+
+
+@dataclass
+class Judge:
+    """A reward model with all it needs to give scores."""
+
+    model: Any
+    tokenizer: Any
+    normalisation: Normalisation
+    max_length: int
+
+    def row(self, messages: Messages, texts: Sequence[str]) -> Row:
+        """Tokens of a prompt and of its answers, each closed by end-of-text."""
+        return encode(self.tokenizer, messages, texts)
+
+
+def load_judge(path: Path, placement: Placement, max_length: int) -> Judge:
+    """Open the out/ of a reward run, or any transformers model with one score."""
+    tokenizer = load_tokenizer(path)
+    model = load_reward(path, placement, pad_token_id=tokenizer.pad_token_id)
+    window = min(max_length, longest_context(model))
+    return Judge(model, tokenizer, read_normalisation(path), window)
+
+
+def encode(tokenizer: Any, messages: Messages, texts: Sequence[str]) -> Row:
+    """Tokens of a prompt and of its answers, each closed by one end-of-text token."""
+    prompt = chat_ids(tokenizer, messages)
+    end = tokenizer.eos_token_id
+    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return prompt, [judged_ids([], answer, end) for answer in answers]
+
+
+def fit_window(row: Row, max_length: int) -> list[Row]:
+    """One row with all answers if each fits behind the whole prompt, else one row an answer, cut.
+
+    A prompt loses its start; an answer longer than the window loses its start too, never its end.
+    """
+    prompt, answers = row
+    if len(prompt) + max(map(len, answers)) <= max_length:
+        return [row]
+    cut = []
+    for answer in answers:
+        room = max(1, max_length - len(answer))
+        kept = prompt[-room:]
+        cut.append((kept, [answer[-(max_length - len(kept)) :]]))
+    return cut
+
+
+def split(row: Row) -> list[Row]:
+    """The same answers, each behind its own copy of the prompt."""
+    prompt, answers = row
+    return [(prompt, [answer]) for answer in answers]
+
+
+def width(row: Row) -> int:
+    """Tokens of a row."""
+    return len(row[0]) + sum(map(len, row[1]))
+
+
+def can_share(model: Any, rows: Sequence[Row], pad: int) -> bool:
+    """Whether answers may stand together behind one prompt in this model."""
+    if score_head(model) is None:
+        return False
+    prompt = next((prompt for prompt, _ in rows if len(prompt) >= 4), None)
+    return prompt is not None and shares_prompts(model, prompt, pad)
+
+
+def score_head(model: Any) -> Any:
+    """The linear layer (or its packed twin) that scores the last token's state; None: no such."""
+    head = getattr(model, "score", None)
+    linear = isinstance(head, nn.Linear | PackedLinear)
+    return head if linear and head.out_features == 1 else None
+
+
+def batch_scores(model: Any, batch: Batch, pad: int) -> Tensor:
+    """Raw scores of a batch's answers in their order, (n,) float32."""
+    head = score_head(model)
+    if head is None:
+        mask = (batch.segments >= 0).long()
+        own: Tensor = model(input_ids=batch.ids, attention_mask=mask).logits[:, 0]
+        return own.float()
+    hidden = hidden_states(model, batch)
+    ends = answer_ends(batch.segments)
+    states = hidden.reshape(-1, hidden.shape[-1])[ends].float()
+    bias = None if head.bias is None else head.bias.float()
+    return nn.functional.linear(states, head.weight.float(), bias)[:, 0]
+
+
+def answer_ends(segments: Tensor) -> Tensor:
+    """Flat index of the last token of each answer, row after row: (b, t) → (n,).
+
+    An answer ends where the next position belongs to something else.
+    """
+    after = torch.full_like(segments, -1)
+    after[:, :-1] = segments[:, 1:]
+    return ((segments > 0) & (segments != after)).flatten().nonzero()[:, 0]
+
+
+@torch.no_grad()
+def score_rows(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    pad: int,
+    token_budget: int,
+    after_batch: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[int, list[float]]]:
+    """Raw scores of the answers of each row as (number of the row, scores), shortest rows first.
+
+    `after_batch` hears how many rows are done; it may raise to stop.
+    """
+    device = next(model.parameters()).device
+    done = 0
+    with packed(model, rows=token_budget):
+        for bucket in length_buckets([width(row) for row in rows], token_budget):
+            chosen = [rows[index] for index in bucket]
+            scores = batch_scores(model, collate(chosen, pad, device), pad).tolist()
+            for index in bucket:
+                count = len(rows[index][1])
+                yield index, scores[:count]
+                scores = scores[count:]
+            done += len(bucket)
+            after_batch(done)
+
+
+def score_answers(
+    judge: Judge,
+    asked: Sequence[tuple[Messages, Sequence[str]]],
+    *,
+    token_budget: int,
+    after_batch: Callable[[int], None] = lambda done: None,
+) -> list[list[float]]:
+    """Raw scores of answers to prompts, in the order given.
+
+    Every answer has a row of its own: its score depends on nothing but itself, up to rounding.
+    """
+    rows: list[Row] = []
+    for messages, texts in asked:
+        for cut in fit_window(judge.row(messages, texts), judge.max_length):
+            rows.extend(split(cut))
+    flat = [0.0] * len(rows)
+    for index, (score,) in score_rows(
+        judge.model,
+        rows,
+        pad=judge.tokenizer.pad_token_id,
+        token_budget=token_budget,
+        after_batch=after_batch,
+    ):
+        flat[index] = score
+    scores = iter(flat)
+    return [[next(scores) for _ in texts] for _, texts in asked]

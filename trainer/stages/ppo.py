@@ -1,0 +1,843 @@
+"""Improve a policy against a reward model with PPO, held near its reference by a KL penalty.
+
+Choices
+- One base in memory: the policy is a low-rank adapter on it, the reference is the base without it.
+- The critic is a linear head on the frozen reward model's states and begins as the reward model's own head, so one
+  pass of the reward model gives scores and everything the critic will ever need.
+- Old and reference log-probabilities come from the forward pass that is trained, in the very micro-batches that are
+  trained: at step 0 the KL is exactly 0 and at the first update the ratio is exactly 1.
+- A step begins at a boundary from which it can be repeated bit for bit; being stopped in the middle costs that step.
+- Tokens, not micro-batches, weigh equally: sums are divided by the tokens of the whole minibatch.
+Non-goals: several devices, entropy bonus, a critic of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer import checkpoints, modeling, rewards
+from trainer.config import PPOConfig
+from trainer.data import Prompt, read_prompts
+from trainer.events import RunError, Stopped
+from trainer.rollout import answer_seed, generate
+from trainer.types import Batch, RunContext, Sampled, Stopwatch
+
+NORMALISATION = "normalisation.json"
+#: parts of a step that are timed
+PARTS = ("generate", "score", "lower", "reference", "old", "update")
+
+
+@dataclass
+class Actors:
+    """Everything that stays in memory for the whole run."""
+
+    policy: PreTrainedModel
+    reward: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    mean: float  # of raw scores on reference answers
+    std: float
+    packs_policy: bool  # whether answers may share their prompt's row
+    packs_reward: bool
+    stop: set[int]
+    shared_depth: int  # layers that policy and reference share and that run once a step
+
+    @property
+    def pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+
+@dataclass
+class Learner:
+    """What learns, and what must be kept to go on as if nothing had happened."""
+
+    adapter: dict[str, nn.Parameter]
+    critic: nn.Linear
+    optimizer: torch.optim.Optimizer
+    kl_coef: float
+    kept: dict[str, Tensor]  # adapter at the last boundary whose KL was within the budget
+    history: list[dict[str, Any]] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all that a checkpoint needs."""
+        found = {f"adapter.{name}": value.detach() for name, value in self.adapter.items()}
+        found |= {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
+        found |= {f"kept.{name}": value for name, value in self.kept.items()}
+        found |= checkpoints.optimizer_state(self.optimizer)
+        return {name: value.detach().clone() for name, value in found.items()}
+
+    def state(self, fingerprint: str) -> dict[str, Any]:
+        """The numbers beside the tensors."""
+        return {
+            "fingerprint": fingerprint,
+            "kl_coef": self.kl_coef,
+            "history": json.loads(json.dumps(self.history)),
+            "alerts": list(self.alerts),
+        }
+
+    @torch.no_grad()
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Go back to a checkpoint."""
+        tensors = checkpoint.tensors
+        for name, value in self.adapter.items():
+            value.copy_(tensors[f"adapter.{name}"])
+            self.kept[name] = tensors[f"kept.{name}"].to(value.device)
+        critic = {name: tensors[f"critic.{name}"] for name in self.critic.state_dict()}
+        self.critic.load_state_dict(critic)
+        checkpoints.load_optimizer(self.optimizer, tensors)
+        self.kl_coef = checkpoint.state["kl_coef"]
+        self.history = checkpoint.state["history"]
+        self.alerts = checkpoint.state["alerts"]
+
+
+class MicroBatch(NamedTuple):
+    """Answers that go through the policy together, always in this company within a step."""
+
+    episodes: Tensor  # (n,) their numbers in the step
+    batch: Batch
+
+
+class Rollout(NamedTuple):
+    """One step's answers and all that is known about them. E episodes, w tokens in the longest."""
+
+    answers: list[Sampled]
+    minibatches: list[list[MicroBatch]]
+    mask: Tensor  # (E, w) True on answer tokens
+    old: Tensor  # (E, w) log-probability under the policy that wrote them
+    reference: Tensor  # (E, w) log-probability under the reference
+    entropy: Tensor  # (E, w) nats
+    score: Tensor  # (E,) normalised
+    features: Tensor  # (E, w, d) reward-model states that predict each token
+    sampler_gap: float  # mean |old − sampler's own log-probability|: rounding between two kernels
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Train; returns the report."""
+    config = cast(PPOConfig, context.spec.config)
+    watch = Stopwatch()
+
+    # 1. read what is asked, and go on from the last checkpoint if there is one
+    policy_path, reward_path = context.input("policy"), context.input("reward")
+    prompts = read_prompts(context.input("prompts"))
+    checkpoint = checkpoints.resume(context)
+    place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
+    actors = load_actors(context, config, policy_path, reward_path, place)
+    ids = prompt_ids(actors, prompts, config)
+    learner = new_learner(actors, config)
+    if checkpoint:
+        learner.restore(checkpoint)
+
+    # 2. step by step: write answers, judge them, learn from them
+    step = checkpoint.step if checkpoint else 0
+    stopped_early = ""
+    while step < config.steps:
+        boundary = _Boundary(context, learner, step)
+        watch = Stopwatch()
+        rollout = roll_out(actors, config, context, ids, step, watch, boundary)
+        measured = measure(rollout, learner, config)
+        stopped_early = over_budget(measured["kl"], config)
+        if stopped_early:
+            context.emit("alert", step, code="kl_budget", message=stopped_early)
+            break
+        learner.kept = {name: value.detach().clone() for name, value in learner.adapter.items()}
+        watch.start("update")
+        learned = update(actors, learner, rollout, config, context, step, boundary)
+        tell(context, config, learner, measured | learned, step, watch)
+        if step % config.sample_every == 0:
+            tell_samples(context, actors, prompts, rollout, config, step)
+        if config.kl_control == "adaptive":
+            learner.kl_coef = rewards.adapt_kl_coef(
+                learner.kl_coef,
+                measured["kl"],
+                config.kl_target,
+                config.episodes_per_step,
+                config.kl_horizon,
+            )
+        step += 1
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            _Boundary(context, learner, step).save()
+
+    # 3. measure the weights that will be kept on the prompts and seeds of step 0
+    if stopped_early:
+        final = None
+    else:
+        boundary = _Boundary(context, learner, step)
+        rollout = roll_out(actors, config, context, ids, 0, Stopwatch(), boundary, final=True)
+        final = measure(rollout, learner, config)
+        stopped_early = over_budget(final["kl"], config)
+        tell_samples(context, actors, prompts, rollout, config, step)
+    if stopped_early:
+        go_back(learner)
+        final = learner.history[-1] if learner.history else final
+
+    # 4. publish the merged policy
+    report = make_report(config, learner, final, stopped_early)
+    publish(context, actors, report)
+    context.progress(1.0)
+    return report
+
+
+# --- setting up ---------------------------------------------------------------------------------
+
+
+def load_actors(
+    context: RunContext,
+    config: PPOConfig,
+    policy_path: Path,
+    reward_path: Path,
+    place: modeling.Placement,
+) -> Actors:
+    """Load policy and reward model and make sure that they fit together."""
+    tokenizer = modeling.load_tokenizer(policy_path)
+    judge = modeling.load_tokenizer(reward_path)
+    if tokenizer.get_vocab() != judge.get_vocab():
+        raise RunError(
+            f"The policy {policy_path} and the reward model {reward_path} have different tokenizers; "
+            "train the reward model on a base with the policy's tokenizer."
+        )
+    policy = modeling.load_policy(policy_path, place)
+    dtype = modeling.choose_dtype(config.dtype, place.device, reward_path)
+    reward = modeling.load_reward(reward_path, modeling.Placement(place.device, dtype))
+    if not isinstance(getattr(reward, "score", None), nn.Linear):
+        raise RunError(
+            f"The reward model {reward_path} reads both ways ({type(reward).__name__}); PPO needs one "
+            "with a decoder base, whose states its critic can read token by token."
+        )
+    depth = (
+        max(policy.config.num_hidden_layers - config.lora_layers, 0) if config.lora_layers else 0
+    )
+    targets = modeling.linear_names(policy, depth)
+    modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
+    mean, std = read_normalisation(context, reward_path)
+    probe = modeling.chat_ids(tokenizer, [{"role": "user", "content": "How are you today?"}])
+    pad = int(tokenizer.pad_token_id)
+    shared = depth if modeling.splits(policy, probe, pad, depth) else 0
+    return Actors(
+        policy=policy,
+        reward=reward,
+        tokenizer=tokenizer,
+        mean=mean,
+        std=std,
+        packs_policy=config.answers_per_prompt > 1 and modeling.shares_prompts(policy, probe, pad),
+        packs_reward=config.answers_per_prompt > 1 and modeling.shares_prompts(reward, probe, pad),
+        stop=modeling.stop_ids(policy, tokenizer),
+        shared_depth=shared,
+    )
+
+
+def read_normalisation(context: RunContext, reward_path: Path) -> tuple[float, float]:
+    """Mean and standard deviation of the reward model's scores on reference answers."""
+    path = reward_path / NORMALISATION
+    if not path.is_file():
+        context.emit(
+            "alert",
+            code="no_normalisation",
+            message=f"{reward_path} has no {NORMALISATION}; its scores are used as they are.",
+        )
+        return 0.0, 1.0
+    try:
+        body = json.loads(path.read_text("utf-8"))
+        mean, std = float(body["mean"]), float(body["std"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is damaged; restore it, or fit the reward model again.") from None
+    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+        raise RunError(f"{path} holds mean {mean} and std {std}; fit the reward model again.")
+    return mean, std
+
+
+def prompt_ids(actors: Actors, prompts: Sequence[Prompt], config: PPOConfig) -> list[list[int]]:
+    """Each prompt as tokens; one that leaves no room for its answer is refused by its id."""
+    window = min(map(modeling.longest_context, (actors.policy, actors.reward)))
+    found = []
+    for prompt in prompts:
+        ids = modeling.chat_ids(actors.tokenizer, prompt.messages)
+        if len(ids) + config.max_new_tokens + 1 > window:
+            raise RunError(
+                f"The prompt “{prompt.id}” has {len(ids)} tokens, which with {config.max_new_tokens} new "
+                f"ones is more than the models' {window}; shorten it or lower config.max_new_tokens."
+            )
+        found.append(ids)
+    return found
+
+
+def new_learner(actors: Actors, config: PPOConfig) -> Learner:
+    """Adapter with B = 0, critic = the reward model's head after normalisation, and their optimiser."""
+    score = cast(nn.Linear, actors.reward.score)
+    critic = nn.Linear(score.in_features, 1, device=score.weight.device)
+    with torch.no_grad():
+        critic.weight.copy_(score.weight.float() / actors.std)
+        offset = 0.0 if score.bias is None else float(score.bias)
+        critic.bias.fill_((offset - actors.mean) / actors.std)
+    adapter = modeling.adapter_parameters(actors.policy)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": list(adapter.values()), "lr": config.lr},
+            {"params": list(critic.parameters()), "lr": config.critic_lr},
+        ],
+        eps=1e-5,
+    )
+    kept = {name: value.detach().clone() for name, value in adapter.items()}
+    return Learner(adapter, critic, optimizer, config.kl_coef, kept)
+
+
+class _Boundary:
+    """The state at the start of a step: what a run that is stopped within it goes on from."""
+
+    def __init__(self, context: RunContext, learner: Learner, step: int) -> None:
+        self.context, self.step = context, step
+        self.tensors = learner.tensors()
+        self.state = learner.state(context.spec.fingerprint())
+
+    def save(self) -> None:
+        path = checkpoints.save(self.context.folder, self.step, self.tensors, self.state)
+        relative = path.relative_to(self.context.folder)
+        self.context.emit("checkpoint", self.step, path=str(relative))
+
+    def leave_if_asked(self) -> None:
+        """Called after every micro-step: when asked to stop, save the boundary and leave."""
+        if self.context.should_stop():
+            self.save()
+            steps = cast(PPOConfig, self.context.spec.config).steps
+            raise Stopped(
+                f"Stopped after {self.step} of {steps} steps; run the folder again to go on."
+            )
+
+
+# --- rollout ------------------------------------------------------------------------------------
+
+
+def roll_out(
+    actors: Actors,
+    config: PPOConfig,
+    context: RunContext,
+    ids: Sequence[list[int]],
+    step: int,
+    watch: Stopwatch,
+    boundary: _Boundary,
+    *,
+    final: bool = False,
+) -> Rollout:
+    """Write a step's answers and judge them. `final` repeats the draws of a step with the finished weights."""
+    seed = context.spec.seed
+    chosen = choose_prompts(len(ids), config, seed, step)
+    share = 1.0 if final else (step + 0.1) / (config.steps + 0.3)
+
+    # 1. answers, with those to the fixed prompts behind them
+    watch.start("generate")
+    many = config.answers_per_prompt
+    seeds = [
+        [answer_seed(seed, "episode", step, slot, n) for n in range(many)]
+        for slot in range(len(chosen))
+    ]
+    fixed = list(range(min(config.samples, len(ids))))
+    seeds += [[answer_seed(seed, "sample", index)] for index in fixed]
+    context.progress(min(share, 0.99))
+    with modeling.packed(actors.policy) as writer:
+        answers = generate(
+            writer,
+            [ids[index] for index in chosen + fixed],
+            seeds,
+            stop=actors.stop,
+            pad=actors.pad,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            batch_size=config.batch_size,
+            after_batch=lambda done: boundary.leave_if_asked(),
+        )
+    own = [ids[index] for index in chosen + fixed]
+
+    # 2. scores, and the states that the critic reads
+    watch.start("score")
+    score, features = judge(actors, own, answers, config, boundary)
+
+    # 3. log-probabilities under the reference and under the policy that wrote the answers
+    count = len(chosen) * many
+    watch.start("lower")
+    minibatches = make_minibatches(actors, own, answers[:count], config, seed, step, boundary)
+    mask = length_mask(answers[:count], score.device)
+    old, reference, entropy = (torch.zeros(mask.shape, device=score.device) for _ in range(3))
+    for minibatch in minibatches:
+        for micro in minibatch:
+            place, width = micro.episodes, micro.batch.mask.shape[1]
+            with torch.no_grad():
+                watch.start("reference")
+                with modeling.reference(actors.policy):
+                    logprob, _ = modeling.response_logprobs(
+                        actors.policy, micro.batch, config.temperature
+                    )
+                reference[place, :width] = logprob
+                watch.start("old")
+                logprob, spread = modeling.response_logprobs(
+                    actors.policy, micro.batch, config.temperature
+                )
+                old[place, :width], entropy[place, :width] = logprob, spread
+            boundary.leave_if_asked()
+    return Rollout(
+        answers=answers,
+        minibatches=minibatches,
+        mask=mask,
+        old=old,
+        reference=reference,
+        entropy=entropy,
+        score=score,
+        features=features[:count],
+        sampler_gap=sampler_gap(answers[:count], old, mask),
+    )
+
+
+def choose_prompts(count: int, config: PPOConfig, seed: int, step: int) -> list[int]:
+    """The prompts of a step: the next ones of an endless row of shuffled passes over all of them."""
+    many = config.episodes_per_step // config.answers_per_prompt
+    chosen = []
+    for at in range(step * many, (step + 1) * many):
+        generator = torch.Generator().manual_seed(answer_seed(seed, "pass", at // count))
+        chosen.append(int(torch.randperm(count, generator=generator)[at % count]))
+    return chosen
+
+
+def length_mask(answers: Sequence[Sampled], device: torch.device) -> Tensor:
+    """(E, w) True on the tokens of each answer."""
+    lengths = torch.tensor([len(answer.ids) for answer in answers], device=device)
+    return torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+
+
+def sampler_gap(answers: Sequence[Sampled], old: Tensor, mask: Tensor) -> float:
+    """Mean distance between the log-probabilities of the sampler and of the training pass."""
+    own = torch.zeros(mask.shape)
+    for row, answer in enumerate(answers):
+        own[row, : len(answer.ids)] = torch.tensor(answer.logprobs)
+    return float(rewards.masked_mean((old.cpu() - own).abs(), mask.cpu()))
+
+
+@torch.no_grad()
+def judge(
+    actors: Actors,
+    prompts: Sequence[list[int]],
+    answers: Sequence[Sampled],
+    config: PPOConfig,
+    boundary: _Boundary,
+) -> tuple[Tensor, Tensor]:
+    """Normalised scores (E,) and the states before each answer token (E, w, d), from one pass."""
+    eos = int(actors.tokenizer.eos_token_id)
+    groups = group_by_prompt(range(len(answers)), answers, packs=actors.packs_reward)
+    rows = [
+        (
+            prompts[answers[group[0]].prompt],
+            [modeling.judged_ids([], answers[index].ids, eos) for index in group],
+        )
+        for group in groups
+    ]
+    score_head = cast(nn.Linear, actors.reward.score)
+    device = score_head.weight.device
+    width = max(len(answer.ids) for answer in answers)
+    score = torch.zeros(len(answers), device=device)
+    features = torch.zeros(
+        (len(answers), width, score_head.in_features), dtype=score_head.weight.dtype, device=device
+    )
+    for part in by_length(list(range(len(rows))), rows, config.token_budget):
+        batch = modeling.collate([rows[row] for row in part], actors.pad, device)
+        states = modeling.hidden_states(actors.reward, batch)
+        flat = states.reshape(-1, states.shape[-1])
+        raw = score_head(flat[batch.last])[:, 0].float()
+        episodes = torch.tensor([index for row in part for index in groups[row]], device=device)
+        score[episodes] = (raw - actors.mean) / actors.std
+        # The end that was put behind a cut answer is no token of the policy: it has no state here.
+        before = flat[batch.source][:, :width] * batch.mask[:, :width, None]
+        features[episodes, : before.shape[1]] = before
+        boundary.leave_if_asked()
+    return score, features
+
+
+def group_by_prompt(
+    episodes: Sequence[int], answers: Sequence[Sampled], *, packs: bool
+) -> list[list[int]]:
+    """Episodes that share a row: all answers of a prompt, or each alone."""
+    if not packs:
+        return [[episode] for episode in episodes]
+    groups: dict[int, list[int]] = {}
+    for episode in episodes:
+        groups.setdefault(answers[episode].prompt, []).append(episode)
+    return list(groups.values())
+
+
+Row = tuple[Sequence[int], Sequence[Sequence[int]]]
+
+
+def by_length(chosen: Sequence[int], rows: Sequence[Row], budget: int) -> list[list[int]]:
+    """Rows of similar length together, at most `budget` tokens with their padding; one row at least."""
+
+    def length(row: int) -> int:
+        prompt, answers = rows[row]
+        return len(prompt) + sum(map(len, answers))
+
+    parts: list[list[int]] = []
+    for row in sorted(chosen, key=lambda row: (-length(row), row)):
+        # Longest first: the first row of a part sets the padded length of all.
+        if parts and length(parts[-1][0]) * (len(parts[-1]) + 1) <= budget:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+def make_minibatches(
+    actors: Actors,
+    prompts: Sequence[list[int]],
+    answers: Sequence[Sampled],
+    config: PPOConfig,
+    seed: int,
+    step: int,
+    boundary: _Boundary,
+) -> list[list[MicroBatch]]:
+    """Cut a step's answers at random into minibatches, and those by length into micro-batches."""
+    groups = group_by_prompt(range(len(answers)), answers, packs=actors.packs_policy)
+    rows: list[Row] = [
+        (prompts[answers[group[0]].prompt], [answers[index].ids for index in group])
+        for group in groups
+    ]
+    generator = torch.Generator().manual_seed(answer_seed(seed, "minibatches", step))
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    device = actors.policy.device
+    minibatches = []
+    for part in range(min(config.minibatches, len(rows))):
+        minibatch = []
+        for chosen in by_length(order[part :: config.minibatches], rows, config.token_budget):
+            episodes = torch.tensor([index for row in chosen for index in groups[row]])
+            batch = modeling.collate([rows[row] for row in chosen], actors.pad, device)
+            batch = modeling.with_lower(actors.policy, batch, actors.shared_depth)
+            minibatch.append(MicroBatch(episodes.to(device), batch))
+            boundary.leave_if_asked()
+        minibatches.append(minibatch)
+    return minibatches
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+def values_of(learner: Learner, features: Tensor) -> Tensor:
+    """The critic's value before each token, (…, w)."""
+    values: Tensor = learner.critic(features.float())[..., 0]
+    return values
+
+
+def update(
+    actors: Actors,
+    learner: Learner,
+    rollout: Rollout,
+    config: PPOConfig,
+    context: RunContext,
+    step: int,
+    boundary: _Boundary,
+) -> dict[str, float]:
+    """Some passes of clipped updates over the step's answers; returns what happened, per token."""
+    # 1. rewards, values, advantages
+    mask = rollout.mask
+    kl = rewards.kl_k1(rollout.old, rollout.reference, mask)
+    score = final_score(rollout, config)
+    shaped = rewards.shaped_rewards(kl, score, mask, learner.kl_coef)
+    with torch.no_grad():
+        old_values = values_of(learner, rollout.features) * mask
+    advantages, returns = rewards.gae(shaped, old_values, mask, config.gamma, config.lam)
+    if config.whiten:
+        advantages = rewards.whiten(advantages, mask)
+
+    # 2. passes over the minibatches, in a new order each time
+    seen = _Sums()
+    count = config.epochs * len(rollout.minibatches)
+    done = 0
+    for epoch in range(config.epochs):
+        generator = torch.Generator()
+        generator.manual_seed(answer_seed(context.spec.seed, "order", step, epoch))
+        for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist():
+            minibatch = rollout.minibatches[number]
+            tokens = sum(int(micro.batch.mask.sum()) for micro in minibatch)
+            learner.optimizer.zero_grad(set_to_none=True)
+            here = _Sums()
+            for micro in minibatch:
+                place, width = micro.episodes, micro.batch.mask.shape[1]
+                logprob, _ = modeling.response_logprobs(
+                    actors.policy, micro.batch, config.temperature
+                )
+                policy = rewards.policy_loss(
+                    logprob,
+                    rollout.old[place, :width],
+                    advantages[place, :width],
+                    micro.batch.mask,
+                    config.clip,
+                )
+                value = rewards.value_loss(
+                    values_of(learner, rollout.features[place, :width]),
+                    old_values[place, :width],
+                    returns[place, :width],
+                    micro.batch.mask,
+                    config.value_clip,
+                )
+                ((policy.loss + config.vf_coef * value) / tokens).backward()
+                here.add(policy, value, tokens=int(micro.batch.mask.sum()))
+                boundary.leave_if_asked()
+            refuse_nan(here, step)
+            if not done:
+                first_ratio = here.mean("ratio")
+            seen.gradients.append(clip_gradients(learner, config.grad_clip))
+            learner.optimizer.step()
+            seen.join(here)
+            done += 1
+            context.progress(step_share(step, config, 0.4 + 0.6 * done / count))
+            if config.target_kl and here.mean("approx_kl") > config.target_kl:
+                return finish_update(learner, rollout, returns, old_values, seen, first_ratio, done)
+    return finish_update(learner, rollout, returns, old_values, seen, first_ratio, done)
+
+
+def step_share(step: int, config: PPOConfig, within: float) -> float:
+    """How much of the stage is done, the last measurement included."""
+    return min((step + within) / (config.steps + 0.4), 0.99)
+
+
+def final_score(rollout: Rollout, config: PPOConfig) -> Tensor:
+    """(E,) normalised score as the reward uses it: bounded, less for an answer without its end."""
+    count = rollout.mask.shape[0]
+    score = rollout.score[:count]
+    if config.score_clip:
+        score = score.clamp(-config.score_clip, config.score_clip)
+    cut = [not answer.finished for answer in rollout.answers[:count]]
+    return score - config.missing_eos_penalty * torch.tensor(cut, device=score.device)
+
+
+class _Sums:
+    """Sums over the tokens of one or more minibatches."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.sums = dict.fromkeys(("loss", "clipped", "ratio", "approx_kl", "value"), 0.0)
+        self.gradients: list[float] = []
+
+    def add(self, policy: rewards.PolicyLoss, value: Tensor, tokens: int) -> None:
+        self.tokens += tokens
+        for name, number in zip(self.sums, (*policy, value), strict=True):
+            self.sums[name] += float(number.detach())
+
+    def join(self, other: _Sums) -> None:
+        self.tokens += other.tokens
+        for name, number in other.sums.items():
+            self.sums[name] += number
+
+    def mean(self, name: str) -> float:
+        """Per token."""
+        return self.sums[name] / max(self.tokens, 1)
+
+
+def refuse_nan(sums: _Sums, step: int) -> None:
+    """A loss that is no number would spoil every weight."""
+    if not all(map(math.isfinite, sums.sums.values())):
+        raise RunError(
+            f"The loss is no number any more at step {step}; lower config.lr or raise config.kl_coef, "
+            "then delete the checkpoints folder and run again."
+        )
+
+
+def clip_gradients(learner: Learner, most: float) -> float:
+    """Norm of the adapter's gradient before clipping; adapter and critic are clipped apart."""
+    limit = most or math.inf
+    nn.utils.clip_grad_norm_(learner.critic.parameters(), limit)
+    return float(nn.utils.clip_grad_norm_(list(learner.adapter.values()), limit))
+
+
+def finish_update(
+    learner: Learner,
+    rollout: Rollout,
+    returns: Tensor,
+    old_values: Tensor,
+    seen: _Sums,
+    first_ratio: float,
+    done: int,
+) -> dict[str, float]:
+    """What the update did, as metrics."""
+    return {
+        "policy_loss": seen.mean("loss"),
+        "value_loss": seen.mean("value"),
+        "clip_fraction": seen.mean("clipped"),
+        "ratio_mean": seen.mean("ratio"),
+        "ratio_first": first_ratio,
+        "approx_kl": seen.mean("approx_kl"),
+        "grad_norm": sum(seen.gradients) / max(len(seen.gradients), 1),
+        "updates": done,
+        "value_mean": float(rewards.masked_mean(old_values, rollout.mask)),
+        "explained_variance": rewards.explained_variance(old_values, returns, rollout.mask),
+    }
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def measure(rollout: Rollout, learner: Learner, config: PPOConfig) -> dict[str, float]:
+    """What the answers of a rollout say about the policy that wrote them; all means are over real tokens."""
+    mask, count = rollout.mask, rollout.mask.shape[0]
+    kl = rewards.kl_k1(rollout.old, rollout.reference, mask)
+    per_reply = kl.sum(-1)
+    score = rollout.score[:count]
+    own = rollout.answers[:count]
+    return {
+        "reward": float(score.mean()),
+        "reward_std": float(score.std(correction=0)),
+        "objective": float((final_score(rollout, config) - learner.kl_coef * per_reply).mean()),
+        "kl": float(per_reply.mean()),
+        "kl_k3": float(rewards.kl_k3(rollout.old, rollout.reference, mask).sum(-1).mean()),
+        "kl_coef": learner.kl_coef,
+        "entropy": float(rewards.masked_mean(rollout.entropy, mask)),
+        "eos_rate": sum(answer.finished for answer in own) / count,
+        "length": float(mask.sum(-1).float().mean()),
+        "distinct_2": rewards.distinct([answer.ids for answer in own]),
+        "sampler_gap": rollout.sampler_gap,
+        "episodes": count,
+    }
+
+
+def over_budget(kl: float, config: PPOConfig) -> str:
+    """A sentence when the policy has gone too far from its reference, else nothing."""
+    if not config.kl_budget or kl <= config.kl_budget:
+        return ""
+    return (
+        f"The KL reached {kl:.1f} nats a reply, over the budget of {config.kl_budget:g}: "
+        "training stopped, and the weights of the last step within it are kept."
+    )
+
+
+def tell(
+    context: RunContext,
+    config: PPOConfig,
+    learner: Learner,
+    metrics: Mapping[str, float],
+    step: int,
+    watch: Stopwatch,
+) -> None:
+    """Keep a step's numbers, write its metric event and the alerts that they give rise to."""
+    learner.history.append({"step": step, **metrics})
+    context.emit("metric", step, total=config.steps, **metrics, **watch.metrics(PARTS))
+    for code, message in alarms(learner.history):
+        if code not in learner.alerts:
+            learner.alerts.append(code)
+            context.emit("alert", step, code=code, message=message)
+
+
+def alarms(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Signs that the policy pleases the reward model in ways nobody meant."""
+    first, now = history[0], history[-1]
+    found = []
+    if abs(now["length"] - first["length"]) > 0.5 * first["length"]:
+        found.append(
+            (
+                "length_drift",
+                f"Answers went from {first['length']:.0f} to {now['length']:.0f} tokens.",
+            )
+        )
+    if now["entropy"] < 0.5 * first["entropy"]:
+        found.append(
+            (
+                "entropy_collapse",
+                f"Entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token.",
+            )
+        )
+    if now["distinct_2"] < 0.5 * first["distinct_2"]:
+        found.append(
+            (
+                "distinct_collapse",
+                f"Different word pairs fell from {first['distinct_2']:.0%} to {now['distinct_2']:.0%}.",
+            )
+        )
+    if first["eos_rate"] >= 0.8 > now["eos_rate"]:
+        found.append(("missing_ends", f"Only {now['eos_rate']:.0%} of the answers still end."))
+    return found
+
+
+def tell_samples(
+    context: RunContext,
+    actors: Actors,
+    prompts: Sequence[Prompt],
+    rollout: Rollout,
+    config: PPOConfig,
+    step: int,
+) -> None:
+    """Show the answers to the fixed prompts; the same random numbers are drawn for them at every step."""
+    count = rollout.mask.shape[0]
+    samples = [
+        {
+            "prompt_id": prompt.id,
+            "prompt": list(prompt.messages),
+            "text": actors.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+            "score": float(score),
+        }
+        for prompt, answer, score in zip(
+            prompts, rollout.answers[count:], rollout.score[count:], strict=False
+        )
+    ]
+    if samples:
+        context.emit("sample", step, total=config.steps, samples=samples)
+
+
+@torch.no_grad()
+def go_back(learner: Learner) -> None:
+    """Take the last adapter whose KL was within the budget."""
+    for name, value in learner.adapter.items():
+        value.copy_(learner.kept[name])
+
+
+def make_report(
+    config: PPOConfig, learner: Learner, final: Mapping[str, float] | None, stopped_early: str
+) -> dict[str, Any]:
+    """The run in numbers; nothing in it depends on the clock, so equal runs give equal folders."""
+    history = learner.history
+    last = final or history[-1]
+    before = history[0]["reward"] if history else last["reward"]
+    return {
+        "stage": "ppo",
+        "steps": len(history),
+        "episodes": len(history) * config.episodes_per_step,
+        "kl": last["kl"],
+        "score_before": before,
+        "score_after": last["reward"],
+        "stopped_early": stopped_early or None,
+        "alerts": learner.alerts,
+        "final": dict(last),
+        "history": history,
+    }
+
+
+def publish(context: RunContext, actors: Actors, report: Mapping[str, Any]) -> None:
+    """Write out/: the merged policy with tokenizer, card, report, and the adapter alone."""
+
+    def write(folder: Path) -> None:
+        modeling.save_merged(actors.policy, actors.tokenizer, folder)
+        base = context.spec.inputs["policy"]
+        name = base if isinstance(base, str) else base["path"]
+        modeling.save_adapter(actors.policy, folder / "adapter", name)
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        (folder / "README.md").write_text(card(context, report, name), "utf-8")
+
+    checkpoints.publish(context.out, write)
+
+
+def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
+    """The model card."""
+    reward = context.spec.inputs["reward"]
+    judge_name = reward if isinstance(reward, str) else reward["path"]
+    stopped = f"\n{report['stopped_early']}\n" if report["stopped_early"] else ""
+    return (
+        f"# Policy\n\nTrained by PPO from `{base}` against the reward model `{judge_name}`, "
+        f"{report['steps']} steps, {report['episodes']} answers, seed {context.spec.seed}.\n{stopped}\n"
+        f"- reward-model score: {report['score_before']:.3f} before, {report['score_after']:.3f} after "
+        "(in standard deviations of the reference's answers)\n"
+        f"- KL from the reference: {report['kl']:.2f} nats an answer\n\n"
+        "These numbers are on training prompts, from the reward model that was trained against: "
+        "they show that training worked, not that people like the answers better.\n\n"
+        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; `adapter/` holds the "
+        "low-rank adapter alone, for peft. `report.json` holds every step.\n"
+    )

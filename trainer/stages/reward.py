@@ -1,0 +1,535 @@
+"""Fit a reward model to whole rankings.
+
+Reads `base` and `rankings` (and `heldout`, else a share of the prompts is held out); writes out/:
+the merged model with its normalisation, report.json on the held-out rankings and
+heldout_scores.jsonl.
+
+Choices
+- Every answer is encoded once; the answers of a ranking share their prompt's encoding where the
+  architecture allows it. All pairs of a ranking are one element of the batch (losses.py).
+- Low-rank adapter on a frozen base by default; adapter and head are float32.
+- The head starts as N(0, 1/√(d+1)) and is then scaled to a standard deviation of 1 on some training
+  answers (Ziegler et al. 2019; "The N implementation details of RLHF with PPO", 2023), so that a
+  learning rate means the same for every base.
+- Nothing is random but what follows from the seed: an epoch's order from seed and epoch alone, no
+  dropout. So a resumed run is bit for bit the undisturbed one.
+- The report's figures come from the weights as they are written: merged, in the base's numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, resume, save
+from trainer.config import RewardConfig
+from trainer.data import Ranking, length_buckets, pairs_of, read_rankings, split_by_prompt
+from trainer.events import RunError, Stopped
+from trainer.losses import Ties, plackett_luce_loss, ranking_losses, weighted_sum
+from trainer.modeling import (
+    Placement,
+    adapter_parameters,
+    add_lora,
+    collate,
+    load_reward,
+    load_tokenizer,
+    longest_context,
+    merged_state,
+    start,
+    trunk,
+)
+from trainer.reports import reward_report
+from trainer.scoring import (
+    Judge,
+    Normalisation,
+    Row,
+    batch_scores,
+    can_share,
+    encode,
+    fit_normalisation,
+    fit_window,
+    score_answers,
+    score_head,
+    score_rows,
+    split,
+    width,
+)
+from trainer.statistics import pair_outcomes
+from trainer.types import RunContext
+
+#: training rankings whose answers set the scale of the scores
+REFERENCE_RANKINGS = 64
+#: training rankings over which the head is scaled before the first step
+HEAD_RANKINGS = 8
+#: training rankings over which the running accuracy is taken
+RUNNING = 32
+#: share of the run's time until training ends, until the scale is set, until the held-out test ends
+TRAINED, SCALED, TESTED = 0.8, 0.92, 0.98
+
+Group = list[Row]  # the rows that hold one ranking's answers, in their order
+
+
+@dataclass
+class Fit:
+    """A reward model in the making."""
+
+    model: Any
+    tokenizer: Any
+    config: RewardConfig
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    max_length: int
+    step: int = 0
+    recent: deque[list[float]] = field(default_factory=lambda: deque(maxlen=RUNNING))
+
+    @property
+    def pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Train, measure and publish; returns the report."""
+    config = cast(RewardConfig, context.spec.config)
+    begun = time.monotonic()
+
+    # 1. read what people ranked
+    base = context.input("base")
+    training, heldout = read_data(context, config)
+
+    # 2. open the base with head and adapter; take up an earlier attempt
+    checkpoint = resume(context)
+    placement = start(context, base, checkpoint.step if checkpoint else None)
+    fit = open_fit(base, config, placement, context.spec.seed)
+    groups = arrange(fit, training)
+    if checkpoint:
+        restore(fit, checkpoint)
+    elif not has_head(base):
+        scale_head(fit, groups[:HEAD_RANKINGS])
+
+    # 3. train
+    train(context, fit, training, groups)
+
+    # 4. set the scale on training answers, test on held-out rankings
+    round_head(fit)
+    raw = score_groups(context, fit, groups[:REFERENCE_RANKINGS])
+    normalisation = fit_normalisation([score for scores in raw for score in scores])
+    raw_heldout = score_heldout(context, fit, heldout)
+    report = {
+        "stage": "reward",
+        **reward_report(heldout, raw_heldout, normalisation),
+        "train_pair_accuracy": accuracy(training[:REFERENCE_RANKINGS], raw),
+        "train_rankings": len(training),
+        "steps": fit.step,
+        "normalisation": dataclasses.asdict(normalisation),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    for code, message in warnings(report):
+        context.emit("alert", fit.step, code=code, message=message)
+
+    # 5. publish
+    lines = score_lines(heldout, raw_heldout, normalisation)
+    publish(context.out, lambda folder: write_out(folder, fit, normalisation, report, lines))
+    context.progress(1.0)
+    return report
+
+
+# 1. data ------------------------------------------------------------------------------------------
+
+
+def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
+    """Training rankings, weights brought to mean 1, and held-out ones of other prompts."""
+    rankings = read_rankings(context.input("rankings"))
+    if "heldout" in context.spec.inputs:
+        training, heldout = rankings, read_rankings(context.input("heldout"))
+    else:
+        training, heldout = split_by_prompt(rankings, config.heldout_fraction)
+    mean = sum(ranking.weight for ranking in training) / len(training)
+    if mean == 0:
+        raise RunError("Every training ranking has weight 0; give some of them a weight.")
+    if not any(ranking.weight and max(ranking.ranks) > 1 for ranking in training):
+        raise RunError(
+            "Every training ranking is one single tie, from which nothing can be learned; "
+            "add rankings that prefer something."
+        )
+    return [dataclasses.replace(one, weight=one.weight / mean) for one in training], heldout
+
+
+def arrange(fit: Fit, rankings: Sequence[Ranking]) -> list[Group]:
+    """The rows of each ranking: one if its answers may share their prompt, else one an answer."""
+    rows = [encode(fit.tokenizer, ranking.messages, ranking.texts) for ranking in rankings]
+    share = can_share(fit.model, rows, fit.pad)
+    groups = []
+    for row in rows:
+        cut = fit_window(row, fit.max_length)
+        together = share and len(cut) == 1 and width(row) <= fit.config.token_budget
+        groups.append(cut if together else [single for part in cut for single in split(part)])
+    return groups
+
+
+# 2. model -----------------------------------------------------------------------------------------
+
+
+def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) -> Fit:
+    """The base with its head, its adapter and an optimiser over what is trained."""
+    tokenizer = load_tokenizer(base)
+    if not config.lora and config.dtype == "auto":
+        placement = Placement(placement.device, torch.float32)  # bfloat16 would swallow small steps
+    model: Any = load_reward(base, placement, fresh_head=True, pad_token_id=tokenizer.pad_token_id)
+    if not has_head(base):
+        fresh_head(model, seed)
+    if config.lora:
+        add_lora(model, config.lora_r, config.lora_alpha, seed)
+    parameters = trainable(model, config.lora)
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=config.lr, weight_decay=config.weight_decay
+    )
+    window = min(config.max_length, longest_context(model))
+    return Fit(model, tokenizer, config, parameters, optimizer, window)
+
+
+def has_head(base: Path) -> bool:
+    """Whether the base is itself a reward model, to be trained on."""
+    body = json.loads((base / "config.json").read_text("utf-8"))
+    return any("SequenceClassification" in name for name in body.get("architectures") or [])
+
+
+@torch.no_grad()
+def fresh_head(model: Any, seed: int) -> None:
+    """N(0, 1/√(d+1)) and bias 0 (Stiennon et al. 2020); other kinds of heads keep their start."""
+    head = score_head(model)
+    if head is None:
+        return
+    dice = torch.Generator().manual_seed(seed)
+    weight = torch.randn(head.weight.shape, generator=dice) / math.sqrt(head.in_features + 1)
+    head.weight.copy_(weight)
+    if head.bias is not None:
+        head.bias.zero_()
+
+
+def trainable(model: Any, lora: bool) -> dict[str, nn.Parameter]:
+    """What the optimiser moves, by name in a fixed order: adapter and head, or everything."""
+    inside = {id(parameter) for parameter in trunk(model).parameters()}
+    chosen = adapter_parameters(model) if lora else {}
+    if score_head(model) is None:
+        model.float()  # its own forward pass needs one number format throughout
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in inside:
+            parameter.data = parameter.data.float()
+        if id(parameter) not in inside or not lora:
+            parameter.requires_grad_(True)
+            chosen[name] = parameter
+    return chosen
+
+
+@torch.no_grad()
+def scale_head(fit: Fit, groups: Sequence[Group]) -> None:
+    """Bring the first scores to standard deviation 1."""
+    head = score_head(fit.model)
+    if head is None:
+        return
+    rows = [row for group in groups for row in group]
+    scores = score_rows(fit.model, rows, pad=fit.pad, token_budget=fit.config.token_budget)
+    head.weight.div_(fit_normalisation([one for _, some in scores for one in some]).std)
+
+
+def restore(fit: Fit, checkpoint: Checkpoint) -> None:
+    """Put back what `checkpoint_now` took."""
+    with torch.no_grad():
+        for name, parameter in fit.parameters.items():
+            parameter.copy_(checkpoint.tensors[f"model.{name}"])
+    load_optimizer(fit.optimizer, checkpoint.tensors)
+    fit.step = checkpoint.step
+    fit.recent.extend(checkpoint.state["recent"])
+
+
+def checkpoint_now(context: RunContext, fit: Fit) -> None:
+    """Save what is needed to go on after `fit.step` steps."""
+    tensors: dict[str, Tensor] = {
+        f"model.{name}": parameter for name, parameter in fit.parameters.items()
+    }
+    tensors |= optimizer_state(fit.optimizer)
+    state = {"fingerprint": context.spec.fingerprint(), "recent": list(fit.recent)}
+    path = save(context.folder, fit.step, tensors, state)
+    context.emit("checkpoint", fit.step, path=str(path.relative_to(context.folder)))
+
+
+# 3. training --------------------------------------------------------------------------------------
+
+
+def train(
+    context: RunContext, fit: Fit, rankings: Sequence[Ranking], groups: Sequence[Group]
+) -> None:
+    """All optimiser steps that are still to do."""
+    config = fit.config
+    plan = plan_steps(len(rankings), config.epochs, config.rankings_per_step, context.spec.seed)
+    saved = fit.step
+    while fit.step < len(plan):
+        context.progress(TRAINED * fit.step / len(plan))
+        rate = config.lr * schedule(fit.step, len(plan), config.warmup)
+        loss = take_step(context, fit, rankings, groups, plan[fit.step], rate)
+        if loss is None:
+            if saved != fit.step:
+                checkpoint_now(context, fit)
+            raise Stopped(f"Stopped after {fit.step} of {len(plan)} steps.")
+        fit.step += 1
+        right, pairs = (sum(column) for column in zip(*fit.recent, strict=True))
+        context.emit(
+            "metric",
+            fit.step,
+            total=len(plan),
+            loss=loss,
+            pair_accuracy=right / pairs if pairs else None,
+            lr=rate,
+            epoch=fit.step * config.epochs / len(plan),
+        )
+        if fit.step % config.checkpoint_every == 0 or fit.step == len(plan):
+            checkpoint_now(context, fit)
+            saved = fit.step
+
+
+def plan_steps(rankings: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
+    """The rankings of every step; each epoch has its own order, which depends on nothing else."""
+    steps = []
+    for epoch in range(epochs):
+        dice = torch.Generator().manual_seed(seed * 1_000_003 % 2**63 + epoch)
+        order = torch.randperm(rankings, generator=dice).tolist()
+        steps += [order[begin : begin + per_step] for begin in range(0, rankings, per_step)]
+    return steps
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Share of the peak rate: linear up over the warm-up, then linear down to 0."""
+    rising = max(1, round(warmup * total))
+    return min((step + 1) / rising, (total - step) / max(1, total - rising + 1), 1.0)
+
+
+def take_step(
+    context: RunContext,
+    fit: Fit,
+    rankings: Sequence[Ranking],
+    groups: Sequence[Group],
+    chosen: Sequence[int],
+    rate: float,
+) -> float | None:
+    """One optimiser step over the chosen rankings, in micro-batches of like length.
+
+    Returns the mean loss. When the run is asked to stop, the started step is dropped: None.
+    """
+    total = 0.0
+    seen: list[list[float]] = []
+    device = next(fit.model.parameters()).device
+    sizes = [sum(map(width, groups[index])) for index in chosen]
+    for bucket in length_buckets(sizes, fit.config.token_budget):
+        if context.should_stop():
+            return None
+        part = [chosen[place] for place in bucket]
+        rows = [row for index in part for row in groups[index]]
+        scores = batch_scores(fit.model, collate(rows, fit.pad, device), fit.pad)
+        ranked = [rankings[index] for index in part]
+        loss = micro_loss(fit.config, scores, ranked) / len(chosen)
+        loss.backward()
+        total += loss.item()
+        seen += pairs_right(scores.tolist(), ranked)
+    if not math.isfinite(total):
+        raise RunError(
+            f"The loss is no number any more at step {fit.step + 1}; lower config.lr and start anew."
+        )
+    nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
+    for group in fit.optimizer.param_groups:
+        group["lr"] = rate
+    fit.optimizer.step()
+    fit.optimizer.zero_grad(set_to_none=True)
+    fit.recent.extend(seen)
+    return total
+
+
+def micro_loss(config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
+    """Weighted sum of the rankings' losses."""
+    pairs = pairs_of(rankings).to(scores.device)
+    if config.loss == "pairs":
+        losses = ranking_losses(
+            scores,
+            pairs,
+            ties=cast(Ties, config.ties),
+            margin=config.margin,
+            centring=config.centre,
+        )
+    else:
+        parts = scores.split([len(ranking.ranks) for ranking in rankings])
+        ranks = [torch.tensor(ranking.ranks, device=scores.device) for ranking in rankings]
+        losses = torch.stack([plackett_luce_loss(*one) for one in zip(parts, ranks, strict=True)])
+    return weighted_sum(losses, pairs.weight)
+
+
+def pairs_right(scores: Sequence[float], rankings: Sequence[Ranking]) -> list[list[float]]:
+    """[pairs in the right order, untied pairs] of each ranking; scores are flat."""
+    pairs = pairs_of(rankings)
+    flat = torch.tensor(scores, dtype=torch.float64)
+    difference = flat[pairs.better] - flat[pairs.worse]
+    counts = []
+    for number in range(len(rankings)):
+        mine = difference[(pairs.ranking == number) & ~pairs.tied].numpy()
+        counts.append([float(pair_outcomes(mine).sum()), float(len(mine))])
+    return counts
+
+
+# 4. measuring -------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def round_head(fit: Fit) -> None:
+    """Give the head the precision with which it will be written."""
+    dtype = next(trunk(fit.model).parameters()).dtype
+    head = score_head(fit.model)
+    if head is not None:
+        for parameter in head.parameters():
+            parameter.copy_(parameter.to(dtype))
+
+
+def score_groups(context: RunContext, fit: Fit, groups: Sequence[Group]) -> list[list[float]]:
+    """Raw scores of each ranking's answers, by the merged weights."""
+    rows = [row for group in groups for row in group]
+
+    def after_batch(done: int) -> None:
+        go_on(context, fit, TRAINED + (SCALED - TRAINED) * done / len(rows))
+
+    budget = fit.config.token_budget
+    found = dict(
+        score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, after_batch=after_batch)
+    )
+    numbers = iter(range(len(rows)))
+    return [[score for _ in group for score in found[next(numbers)]] for group in groups]
+
+
+def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) -> list[list[float]]:
+    """Raw scores of the held-out answers, the way the stages evaluate and score do it."""
+    judge = Judge(fit.model, fit.tokenizer, Normalisation(), fit.max_length)
+    answers = sum(len(ranking.texts) for ranking in rankings)
+
+    def after_batch(done: int) -> None:
+        go_on(context, fit, SCALED + (TESTED - SCALED) * done / answers)
+
+    asked = [(ranking.messages, ranking.texts) for ranking in rankings]
+    budget = fit.config.token_budget
+    return score_answers(judge, asked, token_budget=budget, after_batch=after_batch)
+
+
+def go_on(context: RunContext, fit: Fit, progress: float) -> None:
+    """Tell the progress; stop when asked to (the end of training is saved already)."""
+    context.progress(progress)
+    if context.should_stop():
+        raise Stopped(f"Stopped after all {fit.step} steps, before the test.")
+
+
+def accuracy(rankings: Sequence[Ranking], raw: Sequence[Sequence[float]]) -> float | None:
+    """Share of untied pairs in the right order."""
+    counts = pairs_right([score for some in raw for score in some], rankings)
+    right, pairs = (sum(column) for column in zip(*counts, strict=True))
+    return right / pairs if pairs else None
+
+
+def warnings(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person should know before trusting this model, as (code, sentence)."""
+    if report["ci95"] is None:
+        return [
+            (
+                "no_heldout",
+                "No held-out pair could be tested, so nobody knows how good this reward model is; "
+                "rank answers to more prompts.",
+            )
+        ]
+    low, baseline = report["ci95"][0], report["length_baseline"]
+    found = []
+    if low <= 0.5:
+        found.append(
+            (
+                "reward_at_chance",
+                f"On held-out prompts the reward model orders {report['pair_accuracy']:.0%} of the "
+                "pairs rightly, which may be chance; collect more rankings before training on it.",
+            )
+        )
+    if report["pair_accuracy"] <= max(baseline, 1 - baseline):
+        found.append(
+            (
+                "reward_no_better_than_length",
+                "The reward model is no better than looking at the length of the answers alone.",
+            )
+        )
+    return found
+
+
+# 5. publishing ------------------------------------------------------------------------------------
+
+
+def score_lines(
+    rankings: Sequence[Ranking], raw: Sequence[Sequence[float]], normalisation: Normalisation
+) -> list[dict[str, Any]]:
+    """Lines of heldout_scores.jsonl: each answer once, as rankings of one set repeat them."""
+    scores = {}
+    for ranking, some in zip(rankings, raw, strict=True):
+        for answer, score in zip(ranking.answer_ids, some, strict=True):
+            scores[answer] = normalisation.apply(score)
+    return [{"id": answer, "score": score} for answer, score in scores.items()]
+
+
+def write_out(
+    folder: Path,
+    fit: Fit,
+    normalisation: Normalisation,
+    report: dict[str, Any],
+    lines: Sequence[dict[str, Any]],
+) -> None:
+    """The merged model as transformers loads it, its scale, its figures and its card."""
+    dtype = next(trunk(fit.model).parameters()).dtype
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in merged_state(fit.model).items()
+    }
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    config = fit.model.config
+    config.architectures = [type(fit.model).__name__]
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    fit.tokenizer.save_pretrained(folder)
+    normalisation.write(folder)
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "heldout_scores.jsonl").write_text(body, "utf-8")
+    (folder / "README.md").write_text(card(report), "utf-8")
+
+
+def card(report: dict[str, Any]) -> str:
+    """README.md of the model."""
+    if report["ci95"] is None:
+        tested = "It was not tested: no ranking was held out."
+    else:
+        low, high = report["ci95"]
+        tested = (
+            f"On {report['rankings']} held-out rankings of {report['prompts']} other prompts it "
+            f"orders {report['pair_accuracy']:.3f} of {report['pairs']} pairs rightly "
+            f"(95 % interval {low:.3f} to {high:.3f}); the longer answer wins "
+            f"{report['length_baseline']:.3f} of them."
+        )
+    scale = report["normalisation"]
+    return (
+        "# Reward model\n\n"
+        f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one element of "
+        f"the batch (Bradley–Terry). {tested}\n\n"
+        "`AutoModelForSequenceClassification.from_pretrained` loads it. It reads the conversation "
+        "through the chat template, the answer, and one end-of-text token. Its output r is turned "
+        "into a score of mean 0 and standard deviation 1 on training answers by\n"
+        f"(r − {scale['mean']:.6g}) / {scale['std']:.6g} (`normalisation.json`).\n\n"
+        "It knows what its annotators preferred on prompts like theirs, and nothing else; a policy "
+        "that is trained against it for long will find its mistakes.\n"
+    )

@@ -1,0 +1,196 @@
+"""Figures that reports show, each with its uncertainty. NumPy only, float64, deterministic.
+
+Choices
+- Pairs of one prompt are not independent, so intervals count prompts, not pairs: the variance of a
+  ratio over clusters gives an effective number of pairs, and Wilson's interval is taken at that
+  number (Korn & Graubard 1998). Unlike a bootstrap it stays honest at 0 % and 100 %.
+- A score difference of exactly 0 is half right.
+- What cannot be computed is None, never 0: a mean of nothing, a correlation with a constant.
+Not here: anything about models or files.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Z95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def ci95(self) -> list[float]:
+        return [self.low, self.high]
+
+
+def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927); `n` may be an effective, fractional number."""
+    if n <= 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_share(outcomes: ArrayLike, clusters: Sequence[Hashable]) -> Estimate | None:
+    """Mean of outcomes in [0, 1] with an interval that knows which of them belong together.
+
+    Ratio estimator over G clusters (Cochran 1977, §2.11 with finite-sample factor):
+        var = G/(G−1) · Σ_g (s_g − p·n_g)² / N²
+    design effect = var / (p(1−p)/N), at least 1; effective N = N / design effect · (z/t_{G−1})².
+    At p = 0 or 1 nothing is known about the design effect: then one cluster counts as one
+    observation.
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    if values.size == 0:
+        return None
+    sums, sizes = _cluster_sums(values, clusters)
+    n, groups = values.size, len(sizes)
+    p = float(values.mean())
+    if groups < 2 or p in (0.0, 1.0):
+        effective = float(groups)
+    else:
+        variance = groups / (groups - 1) * float(np.sum((sums - p * sizes) ** 2)) / n**2
+        effect = max(1.0, variance / (p * (1 - p) / n))
+        effective = n / effect
+    effective *= (Z95 / _t95(groups - 1)) ** 2
+    low, high = wilson(p * effective, effective)
+    return Estimate(p, low, high, n)
+
+
+def _cluster_sums(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """Sum and size of each cluster: two arrays (G,)."""
+    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    index = np.array([number[cluster] for cluster in clusters])
+    sums = np.bincount(index, weights=values, minlength=len(number))
+    return sums, np.bincount(index, minlength=len(number)).astype(np.float64)
+
+
+def _t95(degrees: int) -> float:
+    """97.5 % point of Student's t (Abramowitz & Stegun 26.7.5; below 5 degrees from the table)."""
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+    if degrees < 1:
+        return table[1]
+    if degrees in table:
+        return table[degrees]
+    z, v = Z95, float(degrees)
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    )
+
+
+def pair_outcomes(difference: ArrayLike) -> Floats:
+    """1 where the better answer scored higher, 0 where lower, ½ where equal: (p,) → (p,)."""
+    return (np.sign(np.asarray(difference, dtype=np.float64)) + 1) / 2
+
+
+def kendall_tau_b(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Rank correlation with ties (Kendall 1945): (C − D) / √((n₀ − n₁)(n₀ − n₂)); None when one
+    side is all tied.
+
+    For the few answers of a ranking: all pairs are compared, n² numbers.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    upper = np.triu_indices(len(x), k=1)
+    dx = np.sign(x[:, None] - x[None, :])[upper]
+    dy = np.sign(y[:, None] - y[None, :])[upper]
+    scale = math.sqrt(np.count_nonzero(dx) * np.count_nonzero(dy))
+    return float(np.sum(dx * dy)) / scale if scale else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One point of a reliability plot: pairs whose confidence lies between `low` and `high`."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    pairs: int
+
+
+def reliability(difference: ArrayLike, bins: int = 10) -> list[Bin]:
+    """Confidence against accuracy of the predicted winner of each pair; empty bins are left out.
+
+    `difference` (p,) is r_better − r_worse in the model's own units (Bradley–Terry: its log-odds).
+    The winner's probability is σ(|d|), so bins of equal width part [½, 1].
+    """
+    d = np.asarray(difference, dtype=np.float64)
+    confidence = 1 / (1 + np.exp(-np.abs(d)))
+    outcome = pair_outcomes(d)
+    edges = np.linspace(0.5, 1.0, bins + 1)
+    place = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
+    points = []
+    for number in range(bins):
+        inside = place == number
+        if inside.any():
+            points.append(
+                Bin(
+                    float(edges[number]),
+                    float(edges[number + 1]),
+                    float(confidence[inside].mean()),
+                    float(outcome[inside].mean()),
+                    int(inside.sum()),
+                )
+            )
+    return points
+
+
+def expected_calibration_error(points: Sequence[Bin]) -> float | None:
+    """Mean of |accuracy − confidence| over pairs (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
+    total = sum(point.pairs for point in points)
+    if not total:
+        return None
+    return sum(point.pairs * abs(point.accuracy - point.confidence) for point in points) / total
+
+
+def paired_bootstrap(
+    before: ArrayLike, after: ArrayLike, *, seed: int = 0, resamples: int = 10_000
+) -> Estimate | None:
+    """Mean of after − before with a percentile interval over resampled pairs (Efron & Tibshirani
+    1993, ch. 13).
+
+    One pair is one prompt: average several answers of a prompt before. A single prompt has no
+    interval (±∞ is written as the value itself would lie, so None is returned).
+    """
+    gain = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    if gain.size < 2:
+        return None
+    return _bootstrap_mean(gain, seed, resamples)
+
+
+def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 10_000) -> Estimate | None:
+    """Mean with a percentile bootstrap interval; None for fewer than two values."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return _bootstrap_mean(numbers, seed, resamples) if numbers.size >= 2 else None
+
+
+def _bootstrap_mean(values: Floats, seed: int, resamples: int) -> Estimate:
+    random = np.random.default_rng(seed)
+    n = values.size
+    counts = random.multinomial(n, np.full(n, 1 / n), size=resamples)  # (resamples, n)
+    low, high = np.quantile(counts @ values / n, [0.025, 0.975])
+    return Estimate(float(values.mean()), float(low), float(high), n)
+
+
+def distinct_2(answers: Sequence[Sequence[Hashable]]) -> float | None:
+    """Different word pairs divided by all word pairs of all answers together (Li et al. 2016)."""
+    bigrams = [pair for answer in answers for pair in pairwise(answer)]
+    return len(set(bigrams)) / len(bigrams) if bigrams else None

@@ -1,0 +1,113 @@
+"""The things that stages hand to one another within the trainer. Needs no torch at run time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trainer.config import Spec, resolve_path
+from trainer.events import EventWriter, Heartbeat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}
+
+
+@dataclass
+class RunContext:
+    """What a stage needs to know of its surroundings: the only link to the outside."""
+
+    folder: Path
+    spec: Spec
+    events: EventWriter
+    heartbeat: Heartbeat
+    attempt: int = 1
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def emit(self, kind: str, step: int | None = None, **data: Any) -> None:
+        """Write one event."""
+        self.events.emit(kind, step, **data)
+
+    def input(self, name: str) -> Path:
+        """The file or folder of an input, checked; a name such as `tiny` is made on first use."""
+        return resolve_path(self.spec.inputs[name], self.folder)
+
+    def should_stop(self) -> bool:
+        """Whether somebody asked the run to stop (SIGTERM): save, then raise `events.Stopped`."""
+        return self.stop.is_set()
+
+    def progress(self, share: float) -> None:
+        """Tell how much of the stage is done, from 0 to 1."""
+        self.heartbeat.progress(share)
+
+    @property
+    def out(self) -> Path:
+        """Where the finished result lies."""
+        return self.folder / "out"
+
+
+class Sampled(NamedTuple):
+    """One answer as the sampler wrote it."""
+
+    prompt: int  # index of its prompt in the list that was given
+    n: int  # 0 … answers_per_prompt - 1
+    seed: int
+    ids: list[int]  # tokens, the end-of-text token included when there is one
+    logprobs: list[float]  # of each token at the sampling temperature, before top-p and top-k
+    finished: bool  # False when it was cut at the longest length
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the whole answer in nats."""
+        return float(sum(self.logprobs))
+
+
+class Batch(NamedTuple):
+    """Rows of one prompt with one or more answers behind it, padded on the right.
+
+    The answers of a row share its prompt: each sees the prompt and itself, not its neighbours, and counts its positions
+    from the end of the prompt. n answers, w tokens in the longest.
+    """
+
+    ids: Tensor  # (b, t) tokens
+    positions: Tensor  # (b, t) place in its own conversation
+    segments: Tensor  # (b, t) 0 on the prompt, 1, 2 … on its answers, -1 on padding
+    source: Tensor  # (n, w) flat index into (b·t) of the position that predicts the token
+    target: Tensor  # (n, w) the answers' tokens, the end-of-text token included
+    mask: Tensor  # (n, w) True on answer tokens
+    last: Tensor  # (n,) flat index into (b·t) of the last token of the answer
+    lower: Lower | None = None  # what the layers below the adapter make of the rows
+
+
+class Lower(NamedTuple):
+    """What a model's first `depth` layers give: the same for policy and reference, step by step."""
+
+    depth: int
+    result: Any  # what the last of them returned, as it was
+
+
+class Stopwatch:
+    """Seconds by part of the work, for the metrics."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name = ""
+        self._since = time.perf_counter()
+
+    def start(self, name: str) -> None:
+        """Time what follows under `name`; what ran before is added to its own name."""
+        now = time.perf_counter()
+        if self._name:
+            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
+        self._name, self._since = name, now
+
+    def metrics(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        """Seconds so far as metric values `seconds_NAME`."""
+        self.start(self._name)
+        wanted = self.seconds if names is None else names
+        return {f"seconds_{name}": round(self.seconds.get(name, 0.0), 3) for name in wanted}
