@@ -10,4 +10,4 @@ from labelhub.accounts.models import User
 class PersonRequest(HttpRequest):
     """A request of somebody who is signed in."""
 
-    user: User  # type: ignore[assignment]
+    user: User

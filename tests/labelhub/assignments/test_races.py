@@ -6,10 +6,12 @@ PostgreSQL.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import Counter
 
 import pytest
+from django.db import connection
 
 from labelhub.accounts.models import User
 from labelhub.assignments.actions import claim_next, open_slots, release_expired, take
@@ -51,6 +53,15 @@ def rank(slot: Slot, by: User) -> Ranking:
         active_ms=1000,
         by=by,
     )
+
+
+def test_the_race_is_run_on_the_database_that_was_asked_for() -> None:
+    if os.environ.get("DATABASE_URL", "").startswith("postgres"):
+        assert connection.vendor == "postgresql"
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            assert cursor.fetchone() == ("wal",)
 
 
 def test_everybody_gets_a_slot_of_their_own(track: Project, crowd: list[User]) -> None:
