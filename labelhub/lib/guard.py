@@ -16,6 +16,7 @@ This file runs as a script, without site-packages: standard library only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,6 +31,16 @@ def die_with_parent(signum: int) -> None:
     """Ask the kernel to send `signum` to this process when its parent ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def be_nice_as_a_group(nice: int) -> None:
+    """Lower the whole session's share of the processor, too (Linux with autogroups).
+
+    There the kernel shares time between sessions first, and niceness counts only inside one: a nice
+    worker in a session of its own would get as much as the web server.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write(str(nice))
 
 
 def guarded(
@@ -62,6 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.nice:
         os.nice(options.nice)
+        be_nice_as_a_group(options.nice)
     if options.user is not None:
         os.setgroups([])
         os.setgid(options.user)

@@ -1,0 +1,81 @@
+"""A real browser against a real server: `open_page(ann)` is a fresh window with ann signed in.
+
+A test fails if any page of it wrote an error to the console, a refused script or style included.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from labelhub.accounts.models import User
+from tests.browser import launch_options
+
+PATIENCE_MS = 15_000  # two busy cores
+# The browser says so itself when a form is refused (422, 409): that is no error of the page.
+EXPECTED = "Failed to load resource: the server responded with a status of 4"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is end to end."""
+    for item in items:
+        if "/e2e/" in item.path.as_posix():
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for the whole session; each page has a window of its own."""
+    options = launch_options()
+    # Playwright keeps an event loop in this thread: Django would take the tests for async code.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(**options)
+        yield chromium
+        chromium.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def open_page(
+    browser: Browser, live_server: Any, sign_in: Callable[[User], Client]
+) -> Iterator[Callable[..., Page]]:
+    """`open_page(ann, viewport=…)` opens a window with ann's session; paths are the server's."""
+    contexts, errors = [], []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error" and not message.text.startswith(EXPECTED):
+            errors.append(message.text)
+
+    def open_window(user: User | None = None, **options: Any) -> Page:
+        context = browser.new_context(base_url=live_server.url, **options)
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        if user is not None:
+            context.add_cookies([_session(sign_in(user), live_server.url)])
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def _session(client: Client, url: str) -> dict[str, str]:
+    return {
+        "name": settings.SESSION_COOKIE_NAME,
+        "value": client.cookies[settings.SESSION_COOKIE_NAME].value,
+        "domain": urlsplit(url).hostname or "localhost",
+        "path": "/",
+    }
