@@ -21,9 +21,9 @@ from labelhub.registry.actions import promote as promote_version
 from labelhub.registry.models import LivePolicy, ModelVersion
 from labelhub.rounds import progress
 from labelhub.rounds.models import Round
-from labelhub.rounds.rules import ENDED, STAGES, ConfigError, RoundConfig
+from labelhub.rounds.rules import ENDED, STAGES, ConfigError, RoundConfig, stage_config
 from labelhub.rounds.tasks import advance_round
-from labelhub.runs.actions import resume_run, stop_run
+from labelhub.runs.actions import check_config, resume_run, stop_run
 from labelhub.runs.models import Run
 
 
@@ -38,10 +38,7 @@ def start_round(
 ) -> Round:
     """Begin a turn of the loop with the project's live policy and prompts that were used least."""
     project = Project.objects.select_for_update().get(pk=project.pk)
-    try:
-        settings = RoundConfig.from_json(config)
-    except ConfigError as error:
-        raise Refused(str(error), status=400) from None
+    settings = _settings(project, config)
     if project.rounds.exclude(state__in=ENDED).exists():
         raise Refused(_("A round is open already: decide it before the next one begins."))
     live = LivePolicy.objects.filter(project=project).select_related("version").first()
@@ -64,6 +61,23 @@ def start_round(
     progress.advance(turn.pk, asked=True)
     turn.refresh_from_db()
     return turn
+
+
+def _settings(project: Project, config: dict[str, Any]) -> RoundConfig:
+    """The round's settings over the project's; refused now what would stop the round later."""
+    wanted = {
+        "answers": project.answers_per_prompt,
+        "overlap": project.overlap,
+        "max_new_tokens": project.max_new_tokens,
+        "temperature": project.temperature,
+    }
+    try:
+        settings = RoundConfig.from_json(wanted | config)
+    except ConfigError as error:
+        raise Refused(str(error), status=400) from None
+    for stage in STAGES:
+        check_config(stage, stage_config(stage, settings))
+    return settings
 
 
 def _choose_prompts(project: Project, settings: RoundConfig, seed: int) -> list[Prompt]:

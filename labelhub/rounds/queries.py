@@ -5,7 +5,6 @@ Only facts leave this module; the sentences about them are the doors' matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +17,7 @@ from labelhub.accounts.models import User
 from labelhub.assignments.models import Slot
 from labelhub.projects.models import Membership, Project
 from labelhub.prompts.models import Answer, AnswerSet, Prompt
-from labelhub.rankings.models import Ranking, Skip
+from labelhub.rankings.models import Flag, Ranking, Skip
 from labelhub.rounds.models import Round, RoundRun
 from labelhub.rounds.rules import ENDED
 from labelhub.runs.models import Run
@@ -167,12 +166,6 @@ def gain_of(report: dict[str, Any]) -> Gain | None:
     )
 
 
-def rankings_of(round: Round) -> QuerySet[Ranking]:
-    """The rankings of the round's answer sets, with their items."""
-    sets = round.answer_sets.filter(purpose=AnswerSet.Purpose.RANK)
-    return Ranking.objects.filter(answer_set__in=sets).prefetch_related("items").order_by("id")
-
-
 def compared(round: Round, limit: int | None = None) -> list[Compared]:
     """The answers of both policies to the same held-out prompts, in the prompts' order.
 
@@ -189,6 +182,11 @@ def compared(round: Round, limit: int | None = None) -> list[Compared]:
     return [pair for pair in pairs if pair is not None]
 
 
+def comparisons(round: Round) -> int:
+    """How many held-out prompts both policies answered."""
+    return round.answer_sets.filter(purpose=AnswerSet.Purpose.COMPARE).count()
+
+
 def _compared(answer_set: AnswerSet) -> Compared | None:
     answers = {answer.n: answer for answer in answer_set.answers.all()}
     if 0 not in answers or 1 not in answers:
@@ -200,15 +198,6 @@ def _compared(answer_set: AnswerSet) -> Compared | None:
 def score_of(answer: Answer) -> float | None:
     """The reward model's score that was stored beside the answer's sampling settings."""
     return number(answer.sampling, "score")
-
-
-def rank_tables(rankings: Iterable[Ranking]) -> dict[int, list[dict[int, int]]]:
-    """Answer set → the rank tables {answer: rank} of its rankings."""
-    tables: dict[int, list[dict[int, int]]] = {}
-    for ranking in rankings:
-        table = {item.answer_id: item.rank for item in ranking.items.all()}
-        tables.setdefault(ranking.answer_set_id, []).append(table)
-    return tables
 
 
 @dataclass(frozen=True)
@@ -298,6 +287,13 @@ def _outcome(round: Round, reports: dict[tuple[int, str], dict[str, Any]]) -> Ou
         kl=number(reports.get((round.pk, "ppo"), {}), "kl"),
         simulated=round.project.is_simulated,
     )
+
+
+def flags_of(project: Project, limit: int = 6) -> list[Flag]:
+    """What annotators want an admin to see, newest first."""
+    rows = Flag.objects.filter(answer__answer_set__prompt__project=project)
+    found = rows.select_related("annotator", "answer__answer_set__prompt")
+    return list(found.order_by("-id")[:limit])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 # The one way through a round; `decide` ends in one of two.
 ORDER: Final = ("planned", "generate", "rank", "reward", "ppo", "evaluate", "decide")
@@ -27,26 +27,28 @@ class ConfigError(ValueError):
 class RoundConfig:
     """What one turn of the loop is asked to do."""
 
-    prompts: int = 128  # prompts that get K answers each
+    prompts: int = 160  # prompts that get K answers each
     answers: int = 4  # K
     overlap: int = 1  # opinions wanted on each answer set
     max_new_tokens: int = 32  # longest answer, in tokens
     temperature: float = 1.0
     languages: tuple[str, ...] = ("en",)
-    steps: int = 14  # PPO steps
+    steps: int = 12  # PPO steps
     episodes: int = 64  # answers that the policy writes in one PPO step
     kl_budget: float = 10.0  # nats a reply; training stops before it is spent
     heldout_prompts: int = 64  # prompts that nothing trains on, to measure the gain
+    heldout_answers: int = 4  # answers of each policy to each of them
     reward_epochs: int = 2
 
-    _BOUNDS = {
+    BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "prompts": (2, 100_000), "answers": (2, 9), "overlap": (1, 20), "max_new_tokens": (1, 4096),
         "temperature": (0.1, 2.0), "steps": (1, 100_000), "episodes": (2, 65_536),
-        "kl_budget": (0.1, 1000.0), "heldout_prompts": (1, 10_000), "reward_epochs": (1, 20),
+        "kl_budget": (0.1, 1000.0), "heldout_prompts": (1, 10_000), "heldout_answers": (1, 64),
+        "reward_epochs": (1, 20),
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self._BOUNDS.items():
+        for name, (low, high) in self.BOUNDS.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; choose a value from {low} to {high}.")
@@ -73,7 +75,7 @@ class RoundConfig:
 def _as(name: str, default: object, value: Any) -> Any:
     if isinstance(default, tuple):
         return tuple(str(part) for part in value)
-    kind = type(default)
+    kind: Any = type(default)
     try:
         number = kind(value)
     except (TypeError, ValueError):
@@ -98,7 +100,7 @@ def stage_config(stage: str, config: RoundConfig) -> dict[str, Any]:
             **sampling,
         }
     if stage == "evaluate":
-        return {"answers": 1, **sampling}
+        return {"answers": config.heldout_answers, **sampling}
     raise ConfigError(f"A round has no stage {stage}.")
 
 

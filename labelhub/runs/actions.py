@@ -54,6 +54,11 @@ def take_snapshot(*, project: Project, rankings: QuerySet[Ranking], by: User | N
     return snapshot
 
 
+def check_config(stage: str, config: dict[str, Any]) -> None:
+    """Refuse a stage's settings before anything is planned with them."""
+    launcher.check_config(stage, config)
+
+
 @transaction.atomic
 def start_run(
     *,

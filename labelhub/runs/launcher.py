@@ -39,7 +39,7 @@ from labelhub.rankings.queries import export_lines
 from labelhub.runs import progress
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run
-from trainer.config import SpecError, parse_spec
+from trainer.config import CONFIGS, SpecError, parse_spec
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,14 @@ _shutting_down = threading.Event()
 @worker_shutting_down.connect
 def _remember_shutdown(**_: Any) -> None:
     _shutting_down.set()
+
+
+def check_config(stage: str, config: dict[str, Any]) -> None:
+    """Refuse settings that the trainer would refuse."""
+    try:
+        CONFIGS[stage].from_json(config)
+    except SpecError as error:
+        raise Refused(str(error), status=400) from None
 
 
 def check_spec(stage: str, config: dict[str, Any], inputs: list[str], seed: int) -> None:

@@ -144,6 +144,12 @@ def series_from(rows: Iterable[tuple[int | None, Any]]) -> Series:
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
+def report_figures(run: Run) -> list[tuple[str, float]]:
+    """The plain numbers of the run's report, by name."""
+    values = ((name, _finite(value)) for name, value in sorted(run.report.items()))
+    return [(name, value) for name, value in values if value is not None]
+
+
 def samples_of(run: Run) -> list[Sample]:
     """The newest answers that the policy in training wrote to the run's fixed prompts."""
     newest = RunEvent.objects.filter(run=run, kind="sample").order_by("-offset").first()

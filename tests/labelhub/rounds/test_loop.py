@@ -155,6 +155,7 @@ def test_one_open_round_at_a_time(ready: Project, ada: User) -> None:
         ({"answers": 12}, "answers is 12; choose a value from 2 to 9"),
         ({"steps": "many"}, "steps is 'many'; give a number"),
         ({"prompts": 9}, "wants 9 prompts and the project has 3"),
+        ({"episodes": 30}, "give a multiple of config.answers_per_prompt"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(
@@ -206,5 +207,6 @@ def test_the_config_travels_to_the_trainer(ready: Project, ada: User) -> None:
     turn = actions.start_round(project=ready, by=ada, config=CONFIG)
     run = progress.current_run(turn)
     assert run is not None
-    assert run.config == {"answers": 3, "max_new_tokens": 32, "temperature": 1.0}
+    # What the round does not say, the project does.
+    assert run.config == {"answers": 3, "max_new_tokens": 96, "temperature": 1.0}
     assert json.loads(json.dumps(turn.config))["languages"] == ["en"]
