@@ -1,0 +1,1 @@
+"""Tools around the project; nothing here is imported by labelhub or trainer."""

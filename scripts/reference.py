@@ -1,0 +1,57 @@
+"""Write docs/settings.md, the reference of the trainer's settings, out of `trainer/config.py`.
+
+.venv/bin/python scripts/reference.py    (a test fails when the page is behind the code)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from trainer.config import CONFIGS, StageConfig  # noqa: E402 - the path above comes first
+
+PAGE = ROOT / "docs" / "settings.md"
+HEAD = """\
+# Settings of the trainer's stages
+
+Written by `scripts/reference.py` from `trainer/config.py`; do not edit. A setting goes into `config`
+of a `spec.json`; what is left out has its default. An unknown name or a value outside its bounds is
+refused by name.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(section(config) for config in CONFIGS.values())])
+
+
+def section(config: type[StageConfig]) -> str:
+    """One stage: what it is, what it reads, its settings."""
+    needs = " or ".join(" + ".join(f"`{name}`" for name in names) for names in config.needs)
+    may_use = ", ".join(f"`{name}`" for name in config.may_use)
+    lines = [f"## {config.stage}", "", (config.__doc__ or "").split("\n")[0], ""]
+    lines.append(f"Inputs: {needs}{'; may use ' + may_use if may_use else ''}.")
+    lines += ["", "| setting | default | bounds | meaning |", "|---|---|---|---|"]
+    lines += [row(item) for item in dataclasses.fields(config)]
+    return "\n".join(lines) + "\n"
+
+
+def row(item: dataclasses.Field[object]) -> str:
+    """One setting."""
+    about = item.metadata
+    bounds = ", ".join(str(choice) for choice in about["choices"])
+    low, high = about["low"], about["high"]
+    if low is not None and high is not None:
+        bounds = f"{low} to {high}"
+    elif low is not None:
+        bounds = f"at least {low}"
+    return f"| `{item.name}` | {json.dumps(item.default)} | {bounds} | {about['about']} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
