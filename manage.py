@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line for LabelHub; `./run manage …` calls it inside the project's environment."""
+"""Django's command line for LabelHub; `./run manage …` calls it in the environment."""
 
 import os
 import sys

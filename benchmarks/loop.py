@@ -1,7 +1,7 @@
 """How much better does one round make the policy? `./run bench loop`
 
-Runs `manage.py autopilot` once for each seed, in a project of its own, and prints a Markdown table of
-all of them, good or bad, and answers before and after. The hidden preference is VADER sentiment.
+Runs `manage.py autopilot` once for each seed, in a project of its own, and prints a Markdown table
+of all of them, good or bad. The hidden preference is VADER sentiment.
 
     ./run bench loop --seeds 1 2 3 4 5 --json docs/measured/loop.json
 """

@@ -12,6 +12,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -23,6 +24,8 @@ from django.utils.translation.template import templatize
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "labelhub" / "locale"
 LANGUAGES = ("zh_Hans",)
+# A fixed date in the catalogue's head: else every update would change the file.
+DATE = datetime(2026, 11, 22, tzinfo=UTC)
 KEYWORDS = {
     "_": None, "gettext": None, "gettext_lazy": None, "gettext_noop": None,
     "ngettext": (1, 2), "ngettext_lazy": (1, 2), "pgettext": ((1, "c"), 2),
@@ -78,6 +81,7 @@ def update() -> None:
         known.update(template, no_fuzzy_matching=True)
         known.obsolete.clear()
         with path.open("wb") as stream:
+            known.creation_date = DATE
             write_po(stream, known, width=100, sort_by_file=True, omit_header=False,
                      include_lineno=False)  # fmt: skip
 
@@ -101,14 +105,19 @@ def missing(language: str) -> list[str]:
 
 def is_complete(message: Message) -> bool:
     """Whether every form of the message is translated for certain."""
-    forms = message.string if isinstance(message.string, tuple | list) else [message.string]
-    return not message.fuzzy and all(forms)
+    return not message.fuzzy and all(forms_of(message))
+
+
+def forms_of(message: Message) -> list[str]:
+    """The translation's forms: one, or one for each plural."""
+    string = message.string
+    return [str(form or "") for form in (string if isinstance(string, tuple | list) else [string])]
 
 
 def placeholder_problem(text: str, message: Message) -> str:
     """A translation that names other placeholders would fail or lose something when it is shown."""
     pattern = re.compile(r"%\((\w+)\)[sd]|%[sd]|\{(\w*)\}")
-    forms = message.string if isinstance(message.string, tuple | list) else [message.string]
+    forms = forms_of(message)
     wanted = {match.group(0) for match in pattern.finditer(text)}
     plural = message.id[1] if not isinstance(message.id, str) else ""
     wanted |= {match.group(0) for match in pattern.finditer(plural)}

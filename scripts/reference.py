@@ -19,8 +19,8 @@ PAGE = ROOT / "docs" / "settings.md"
 HEAD = """\
 # Settings of the trainer's stages
 
-Written by `scripts/reference.py` from `trainer/config.py`; do not edit. A setting goes into `config`
-of a `spec.json`; what is left out has its default. An unknown name or a value outside its bounds is
+Written by `scripts/reference.py` from `trainer/config.py`; do not edit. A setting goes into
+`config` of a `spec.json`; what is left out has its default. An unknown name or value is
 refused by name.
 """
 

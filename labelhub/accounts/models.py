@@ -58,7 +58,7 @@ class AuditEntry(models.Model):
     """One line of the audit log. A trigger in the database refuses to change or remove it."""
 
     at = models.DateTimeField(auto_now_add=True, db_index=True)
-    # The actor's name is kept beside the key, so that the line still speaks when the account is gone.
+    # The name is kept beside the key, so that the line still speaks when the account is gone.
     actor = models.ForeignKey(
         User,
         null=True,

@@ -99,7 +99,7 @@ def _sqlite(path: Path) -> dict[str, object]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
         "OPTIONS": {
-            # A write transaction takes the lock at its start, so it waits instead of failing midway.
+            # A write transaction takes the lock at its start: it waits instead of failing midway.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",

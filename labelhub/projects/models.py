@@ -80,7 +80,7 @@ class Membership(models.Model):
 
 
 class Guidelines(models.Model):
-    """One version of the guidelines; a changed text is a new version, since rankings keep theirs."""
+    """One version of the guidelines; a changed text is a new one, since rankings keep theirs."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="guidelines")
     version = models.PositiveIntegerField()

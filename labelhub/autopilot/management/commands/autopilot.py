@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Command(BaseCommand):
                 PREFERENCES[options["preference"]],
                 config=round_config(options, base.parameters),
                 seed=options["seed"] + n,
-                say=self._progress(),
+                say=Progress(self.say),
                 workers_alive=lambda: _require_alive(services),
             )
             entries.append(entry)
@@ -88,23 +89,26 @@ class Command(BaseCommand):
         self.stdout.write(line)
         self.stdout.flush()
 
-    def _progress(self) -> Any:
-        last = {"line": "", "at": 0.0, "stage": ""}
-
-        def say(line: str) -> None:
-            stage, now = line.split(":")[0], time.monotonic()
-            fresh = stage != last["stage"] or now - float(last["at"]) > SAY_EVERY
-            if line != last["line"] and fresh:
-                last.update(line=line, at=now, stage=stage)
-                self.say(line)
-
-        return say
-
     def _table(self, entries: list[dict[str, Any]]) -> None:
         self.say("")
         self.say("round  rankings  reward acc. (95 %)    KL     hidden before → after  gain (95 %)")
         for entry in entries:
             self.say(table_row(entry))
+
+
+class Progress:
+    """Says a line of progress when the stage changes, and else once in a few seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.line = self.stage = ""
+        self.at = 0.0
+
+    def __call__(self, line: str) -> None:
+        stage, now = line.split(":")[0], time.monotonic()
+        if line != self.line and (stage != self.stage or now - self.at > SAY_EVERY):
+            self.line, self.stage, self.at = line, stage, now
+            self.say(line)
 
 
 def table_row(entry: dict[str, Any]) -> str:
