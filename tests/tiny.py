@@ -18,10 +18,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-WORDS = (
-    "good bad fine poor warm cold tea cat dog sun rain sea tree book song day night red blue "
-    "I you we they like see hear want make the a my your is was not very and or in on how what"
-).split()
+# fmt: off
+WORDS = [
+    "good", "bad", "fine", "poor", "warm", "cold", "tea", "cat", "dog", "sun", "rain",
+    "sea", "tree", "book", "song", "day", "night", "red", "blue", "I", "you", "we", "they",
+    "like", "see", "hear", "want", "make", "the", "a", "my", "your", "is", "was", "not",
+    "very", "and", "or", "in", "on", "how", "what",
+]
+# fmt: on
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"

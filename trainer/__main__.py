@@ -1,6 +1,8 @@
-"""`python -m trainer run FOLDER` runs one stage; `python -m trainer prepare NAME_OR_PATH DEST` makes a base model.
+"""`python -m trainer run FOLDER` runs one stage; `python -m trainer prepare NAME_OR_PATH DEST`
+makes a base model.
 
-Exit codes: 0 finished, 1 failed (the last event says why), 75 stopped and resumable. Running a folder again resumes.
+Exit codes: 0 finished, 1 failed (the last event says why), 75 stopped and resumable. Running a
+folder again resumes.
 """
 
 from __future__ import annotations
@@ -44,21 +46,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare_base(source: str, dest: Path) -> int:
-    """Make or copy a base model folder."""
+    """Make or copy a base model folder: the one command that may ask the hub."""
+    os.environ["HF_HUB_OFFLINE"] = "0"
     set_environment(threads=0)
     try:
         importlib.import_module("trainer.bases").prepare(source, dest.resolve())
     except Exception as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
         traceback.print_exc()
-        print(explain(error), file=sys.stderr)
+        sys.stderr.write(explain(error) + "\n")
         return FAILED
     return FINISHED
 
 
 def run_folder(folder: Path) -> int:
-    """Run or resume the stage of a run folder; every way out leaves a last event that says how it went."""
+    """Run or resume the stage of a run folder; every way out leaves a last event that says how it
+    went.
+    """
     if not folder.is_dir():
-        print(f"There is no run folder {folder}; check the path.", file=sys.stderr)
+        sys.stderr.write(f"There is no run folder {folder}; check the path.\n")
         return FAILED
     events = EventWriter(folder)
     stop = threading.Event()
@@ -94,8 +99,7 @@ def _fail(folder: Path, events: EventWriter, error: BaseException) -> int:
     """Say in one sentence what went wrong; the traceback goes to trainer.log and to stderr."""
     trace = "".join(traceback.format_exception(error))
     sentence = explain(error)
-    print(trace, file=sys.stderr)
-    print(sentence, file=sys.stderr)
+    sys.stderr.write(f"{trace}\n{sentence}\n")
     try:
         events.emit("failed", message=sentence)
         with (folder / "trainer.log").open("a", encoding="utf-8") as log:

@@ -1,8 +1,8 @@
 """Checkpoints that can be trusted: written whole or not at all, and checked before they are read.
 
-Choices: safetensors and JSON only, so that loading one can run no code; a checkpoint is written to a temporary folder,
-flushed, given a manifest and renamed; the last two are kept; one that does not match its manifest is named and passed
-over. Optimiser and random states are flattened into tensors.
+Choices: safetensors and JSON only, so that loading one can run no code; a checkpoint is written to
+a temporary folder, flushed, given a manifest and renamed; the last two are kept; one that does not
+match its manifest is named and passed over. Optimiser and random states are flattened into tensors.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
 
 
 def publish(target: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a draft folder beside `target`, add its manifest, then rename it into place."""
+    """Let `write` fill a draft folder beside `target`, add a manifest and rename it into place."""
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -151,7 +151,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_state` took; settings such as the learning rate stay the optimiser's own."""
+    """Put back what `optimizer_state` took; settings such as the learning rate stay the optimiser's
+    own.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

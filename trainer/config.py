@@ -1,8 +1,9 @@
 """What a run is asked to do: the settings of each stage and the reading of `spec.json`.
 
-Choices: settings are frozen and checked once, when they are read; a wrong one is refused with its name, its value and
-the remedy. Each setting carries its own help text and bounds (`knob`), so that forms and documents can be made
-from here. Non-goals: nothing here imports torch or looks inside a model.
+Choices: settings are frozen and checked once, when they are read; a wrong one is refused with its
+name, its value and the remedy. Each setting carries its own help text and bounds (`knob`), so that
+forms and documents can be made from here. Non-goals: nothing here imports torch or looks inside a
+model.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class StageConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StageConfig:
-        """The settings in `values`, defaults for the rest; an unknown key is refused by its name."""
+        """The settings in `values`, defaults for the rest; refuses an unknown key by its name."""
         known = {item.name: item for item in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
@@ -180,20 +181,22 @@ class PPOConfig(StageConfig):
 
     steps: int = knob(14, "PPO steps (rollout and update)", low=1)
     episodes_per_step: int = knob(64, "answers written in each step", low=1)
-    answers_per_prompt: int = knob(1, "answers to each prompt within a step", low=1)
+    answers_per_prompt: int = knob(4, "answers to each prompt within a step", low=1)
     max_new_tokens: int = knob(32, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature, also used by the loss", low=0.01)
     epochs: int = knob(2, "passes over the episodes of a step", low=1)
     minibatches: int = knob(4, "optimiser steps in each pass", low=1)
     token_budget: int = knob(1024, "tokens that go through the policy at once", low=8)
-    batch_size: int = knob(64, "answers written side by side", low=1)
-    lr: float = knob(3e-4, "learning rate of the adapter", low=0)
+    batch_size: int = knob(128, "answers written side by side", low=1)
+    lr: float = knob(1e-3, "learning rate of the adapter", low=0)
     critic_lr: float = knob(1e-3, "learning rate of the value head", low=0)
     lora_r: int = knob(16, "rank of the adapter", low=1)
     lora_alpha: float = knob(
         32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
     )
-    lora_layers: int = knob(0, "top layers that get an adapter; 0: all of them", low=0)
+    lora_layers: int = knob(
+        0, "top layers that get an adapter; 0: all, or the top third of more than eight", low=0
+    )
     kl_coef: float = knob(0.05, "weight of the KL penalty (its start when it adapts)", low=0)
     kl_control: str = knob(
         "fixed", "whether the weight of the penalty adapts", choices=("fixed", "adaptive")
@@ -394,8 +397,8 @@ def models_dir() -> Path:
 def resolve_path(value: InputValue, folder: Path) -> Path:
     """The file or folder that an input names, checked against its sha256 where one is given.
 
-    An absolute path is itself; then the run folder is tried; then the registered models. `smollm2` and `tiny` are
-    made on first use.
+    An absolute path is itself; then the run folder is tried; then the registered models. `smollm2`
+    and `tiny` are made on first use.
     """
     name = value if isinstance(value, str) else value["path"]
     wanted = None if isinstance(value, str) else value.get("sha256")
@@ -422,7 +425,7 @@ def _find(name: str, folder: Path) -> Path:
 
 
 def _check_sha256(path: Path, wanted: str) -> None:
-    """A file is hashed; for a folder it is the sha256 of its manifest, whose files are checked too."""
+    """Hash a file; of a folder, its manifest, after a check of the files that it lists."""
     if path.is_dir():
         if not (path / MANIFEST).is_file():
             raise SpecError(f"{path} has no {MANIFEST}, so its sha256 cannot be checked.")

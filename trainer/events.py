@@ -1,8 +1,9 @@
 """What a run says while it goes: `events.jsonl`, one JSON object a line, append only.
 
-Choices: every line is flushed at once and written under a lock, so a reader that tails the file sees whole lines; a
-line that a crash cut in half is removed when the run goes on. A resumed run repeats the events after its checkpoint:
-readers key on (kind, step). Non-goals: no torch, no network, no rotation.
+Choices: every line is flushed at once and written under a lock, so a reader that tails the file
+sees whole lines; a line that a crash cut in half is removed when the run goes on. A resumed run
+repeats the events after its checkpoint: readers key on (kind, step). Non-goals: no torch, no
+network, no rotation.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class Heartbeat:
             self._since = (time.monotonic(), self._progress)
 
     def eta(self) -> float | None:
-        """Seconds left if the rest goes on at the speed since this process began; None when unknown."""
+        """Seconds left if the rest goes on at the speed since this process began; None when
+        unknown.
+        """
         if self._since is None or self._progress <= self._since[1]:
             return None
         speed = (self._progress - self._since[1]) / (time.monotonic() - self._since[0])

@@ -1,10 +1,14 @@
-"""Leaner forms of a few computations, for a CPU above all. Each equals a plain form, and a test says so.
+"""Leaner forms of a few computations, for a CPU above all. Each equals a plain form, and a test
+says so.
 
-- `lean_attention`: eager attention without copies of the keys for every query head, its gradient written out.
+- `lean_attention`: eager attention without copies of the keys for every query head, its gradient
+  written out.
 - `LeanNorm`: the gradient of RMSNorm with a frozen weight in a handful of passes over memory.
 - `LoraProduct`: a frozen linear layer with a low-rank adapter, without float32 copies of its input.
-- `TokenLogprob`: log softmax at one token per row, with its gradient formed while the probabilities are at hand.
-- `PackedLinear`: a linear layer whose weight is brought into the CPU library's own layout once, for inference.
+- `TokenLogprob`: log softmax at one token per row, with its gradient formed while the probabilities
+  are at hand.
+- `PackedLinear`: a linear layer whose weight is brought into the CPU library's own layout once, for
+  inference.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 #: rows that go through the language-model head at once
-HEAD_ROWS = 256
+HEAD_ROWS = 512
+#: rows of them whose softmax is taken at once: their logits should fit into a cache
+CACHE_ROWS = 64
 #: name under which transformers knows `lean_attention`
 LEAN = "labelhub_lean"
 
@@ -137,28 +143,30 @@ class TokenLogprob(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor, heat: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        token: Tensor,
+        heat: float,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         logprob = torch.empty(len(token), device=hidden.device)
         entropy = torch.zeros_like(logprob)
         for begin in range(0, len(token), HEAD_ROWS):
             rows = slice(begin, begin + HEAD_ROWS)
-            logits = nn.functional.linear(hidden[rows], weight, bias).float()
-            if heat != 1.0:
-                logits /= heat
-            logits -= logits.amax(-1, keepdim=True)
-            own = logits.gather(1, token[rows, None])[:, 0]
-            if slope is None:
-                p = logits.exp()
-                total = p.sum(-1)
-                entropy[rows] = total.log() - torch.linalg.vecdot(p, logits) / total
-            else:
-                p = logits.exp_()
-                total = p.sum(-1)
-                mean = (p.to(weight.dtype) @ weight) / total[:, None]
-                slope[rows] = ((weight[token[rows]] - mean) / heat).to(slope.dtype)
-            logprob[rows] = own - total.log()
+            logits = nn.functional.linear(hidden[rows], weight, bias)
+            parts = zip(
+                *(x.split(CACHE_ROWS) for x in (logits, token[rows], logprob[rows], entropy[rows])),
+                strict=True,
+            )
+            for some, own, out, spread in parts:
+                p = _softmax_part(some, own, heat, (out, spread if with_entropy else None))
+                if slope is not None:
+                    some.copy_(p)
+            if slope is not None:  # the logits have become probabilities
+                slope[rows] = (weight[token[rows]] - logits @ weight) / heat
         if slope is not None:
             ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(entropy)
@@ -167,7 +175,23 @@ class TokenLogprob(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_logprob: Tensor, _entropy: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return (slope * d_logprob[:, None]).to(slope.dtype), None, None, None, None
+        return (slope * d_logprob[:, None]).to(slope.dtype), None, None, None, None, None
+
+
+def _softmax_part(
+    logits: Tensor, token: Tensor, heat: float, out: tuple[Tensor, Tensor | None]
+) -> Tensor:
+    """Probabilities of (rows, V) logits; log-probability and entropy are written to `out`."""
+    hot = logits if heat == 1.0 else logits.float() / heat
+    # The normaliser comes from the likeliest token, whose probability cannot vanish.
+    top, place = hot.max(-1)
+    p = hot.softmax(-1, dtype=torch.float32)
+    normaliser = top.float() - p.gather(1, place[:, None])[:, 0].log()
+    logprob, entropy = out
+    logprob.copy_(hot.gather(1, token[:, None])[:, 0].float() - normaliser)
+    if entropy is not None:
+        entropy.copy_(normaliser - (p * hot).sum(-1))
+    return p
 
 
 class PackedLinear(nn.Module):

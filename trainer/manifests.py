@@ -1,6 +1,7 @@
 """Manifests: what a folder holds, by size and sha256. Needs no torch.
 
-A manifest is written last, so a folder without one is unfinished. The hash of a folder is the hash of its manifest.
+A manifest is written last, so a folder without one is unfinished. The hash of a folder is the hash
+of its manifest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def write_manifest(folder: Path) -> Path:
-    """Write `folder`/manifest.json over every file of the folder and flush all of it to the disk."""
+    """Write `folder`/manifest.json over every file of the folder and flush it all to the disk."""
     files = {}
     for relative in files_of(folder):
         path = folder / relative
@@ -40,7 +41,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def verify_manifest(folder: Path) -> list[str]:
-    """What is wrong with the folder, one sentence part each; nothing when all files are as written."""
+    """What is wrong with the folder, a few words each; nothing when all is as it was written."""
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         wanted = {name: (int(entry["bytes"]), entry["sha256"]) for name, entry in files.items()}

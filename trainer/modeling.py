@@ -1,11 +1,14 @@
-"""Models as the trainer uses them: loading, adapters, log-probabilities, and packed weights for inference.
+"""Models as the trainer uses them: loading, adapters, log-probabilities, and packed weights for
+inference.
 
 Choices
-- One model in memory: the policy is a frozen base with a low-rank adapter, the reference is the same with it off.
-- Any transformers decoder: nothing here is a second implementation of a network. Plain linear layers are swapped for
-  faster twins that compute the same (`add_lora`, `packed`), and tests compare them with the originals.
-- The language-model head runs only where an answer token is predicted, and its gradient is formed in the forward pass,
-  so that no (tokens, vocabulary) tensor outlives a chunk.
+- One model in memory: the policy is a frozen base with a low-rank adapter, the reference is the
+  same with it off.
+- Any transformers decoder: nothing here is a second implementation of a network. Plain linear
+  layers are swapped for faster twins that compute the same (`add_lora`, `packed`), and tests
+  compare them with the originals.
+- The language-model head runs only where an answer token is predicted, and its gradient is formed
+  in the forward pass, so that no (tokens, vocabulary) tensor outlives a chunk.
 - Only safetensors, no code from model folders, nothing from the network.
 Non-goals: tensor parallelism, quantised bases.
 """
@@ -49,6 +52,8 @@ from trainer.types import Batch, Lower, Message, RunContext
 logging.disable_progress_bar()
 
 ADAPTER = "default"
+#: from this many layers on only the top third is adapted by default
+DEEP = 9
 #: below this many parameters a CPU gains nothing from bfloat16
 SMALL_MODEL = 20_000_000
 
@@ -102,7 +107,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, model_path: Path) -> torch.dtype:
-    """`auto`: bfloat16 where it is faster (GPU, or a CPU with its instructions and a model of some size)."""
+    """`auto`: bfloat16 where it is faster (GPU, or a CPU with its instructions and a model of some
+    size).
+    """
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
@@ -151,7 +158,7 @@ def check_model_folder(path: Path) -> None:
 
 
 def _load(kind: Any, path: Path, placement: Placement, **settings: Any) -> tuple[Any, list[str]]:
-    """from_pretrained without network, pickles and code; returns the names of missing weights too."""
+    """from_pretrained without network, pickles and code; also the names of missing weights."""
     check_model_folder(path)
     try:
         model, info = kind.from_pretrained(
@@ -223,7 +230,7 @@ def _quicken_norm(norm: nn.Module) -> bool:
             return plain(x)
         return LeanNorm.apply(x, norm.weight, epsilon)
 
-    norm.forward = forward  # type: ignore[method-assign]
+    norm.forward = forward
     return True
 
 
@@ -235,7 +242,9 @@ def same(found: Tensor, wanted: Tensor) -> bool:
 
 
 def load_policy(path: Path, placement: Placement) -> PreTrainedModel:
-    """A causal language model, frozen, with eager attention (the fused one is slow backwards on a CPU)."""
+    """A causal language model, frozen, with eager attention (the fused one is slow backwards on a
+    CPU).
+    """
     model, missing = _load(AutoModelForCausalLM, path, placement)
     if missing:
         raise RunError(
@@ -247,7 +256,7 @@ def load_policy(path: Path, placement: Placement) -> PreTrainedModel:
 def load_reward(
     path: Path, placement: Placement, *, fresh_head: bool = False, pad_token_id: int | None = None
 ) -> PreTrainedModel:
-    """A model with one score as its output, frozen; `fresh_head` lets a base without one be loaded."""
+    """A model with one score as its output, frozen; `fresh_head` takes a base that has none."""
     settings = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
     model, missing = _load(
         AutoModelForSequenceClassification, path, placement, num_labels=1, **settings
@@ -260,7 +269,9 @@ def load_reward(
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder; padding must differ from end-of-text, or ends would be masked away."""
+    """The tokenizer of a model folder; padding must differ from end-of-text, or ends would be
+    masked away.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(path), trust_remote_code=False, local_files_only=True
@@ -286,7 +297,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """A prompt as the model wants to see it, up to where its answer begins.
 
-    The model's own chat template is used. A tokenizer without one gets lines “role: text” and an open “assistant:”.
+    The model's own chat template is used. A tokenizer without one gets lines “role: text” and an
+    open “assistant:”.
     """
     if tokenizer.chat_template:
         ids = tokenizer.apply_chat_template(
@@ -301,7 +313,8 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
 
 
 def judged_ids(prompt_ids: Sequence[int], answer_ids: Sequence[int], eos: int) -> list[int]:
-    """What a reward model reads: prompt, answer and exactly one end-of-text token, also when it was cut.
+    """What a reward model reads: prompt, answer and exactly one end-of-text token, also when it was
+    cut.
 
     The score is read at that last token, so that it always stands at the same kind of place.
     """
@@ -316,6 +329,16 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[
     return {token for token in [tokenizer.eos_token_id, *more] if token is not None}
 
 
+def check_room(names: Sequence[str], ids: Sequence[Sequence[int]], new: int, window: int) -> None:
+    """Refuse a prompt that leaves no room for its answer, by its name."""
+    for name, tokens in zip(names, ids, strict=True):
+        if len(tokens) + new > window:
+            raise RunError(
+                f"The prompt “{name}” has {len(tokens)} tokens, which with {new} new ones is more "
+                f"than the model's {window}; shorten it or lower config.max_new_tokens."
+            )
+
+
 def longest_context(model: PreTrainedModel) -> int:
     """Tokens that fit into the model's window."""
     return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
@@ -328,11 +351,18 @@ def collate(
     rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
     pad: int,
     device: torch.device | str = "cpu",
+    own: Sequence[int] | None = None,
 ) -> Batch:
-    """A Batch from rows of (prompt tokens, [answer tokens, …]); answers keep the order in which they come."""
+    """A Batch from rows of (prompt tokens, [answer tokens, …]), the answers in that order.
+
+    `own` says for each answer how many of its tokens the policy wrote, where the rest was put
+    behind for the reward model: the mask covers only those.
+    """
     length = max(len(prompt) + sum(map(len, answers)) for prompt, answers in rows)
     count = sum(len(answers) for _, answers in rows)
-    width = max(len(answer) for _, answers in rows for answer in answers)
+    sizes = [len(answer) for _, answers in rows for answer in answers]
+    counts = sizes if own is None else list(own)
+    width = max(counts)
     ids = torch.full((len(rows), length), pad)
     positions = torch.zeros((len(rows), length), dtype=torch.long)
     segments = torch.full((len(rows), length), -1)
@@ -349,21 +379,25 @@ def collate(
         at = head
         for number, answer in enumerate(answers, 1):
             size = len(answer)
-            ids[b, at : at + size] = target[n, :size] = torch.tensor(answer)
+            written = counts[n]
+            ids[b, at : at + size] = torch.tensor(answer)
+            target[n, :written] = ids[b, at : at + written]
             positions[b, at : at + size] = torch.arange(head, head + size)
             segments[b, at : at + size] = number
-            # The first token is predicted at the end of the prompt, each other one at its predecessor.
+            # The first token is predicted at the end of the prompt, each other one at its
+            # predecessor.
             source[n, 0] = b * length + head - 1
-            source[n, 1:size] = torch.arange(at, at + size - 1) + b * length
-            mask[n, :size] = True
+            source[n, 1:written] = torch.arange(at, at + written - 1) + b * length
+            mask[n, :written] = True
             last[n] = b * length + at + size - 1
             at, n = at + size, n + 1
-    parts = (ids, positions, segments, source, target, mask, last)
-    return Batch(*(part.to(device) for part in parts))
+    parts = [ids, positions, segments, source, target, mask, last]
+    ids, positions, segments, source, target, mask, last = (part.to(device) for part in parts)
+    return Batch(ids, positions, segments, source, target, mask, last)
 
 
 def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """(b, t) for plain rows; (b, 1, t, t) to be added to the scores where answers share a prompt."""
+    """(b, t) for plain rows; (b, 1, t, t) to be added to scores where answers share a prompt."""
     if int(segments.max()) <= 1:
         return (segments >= 0).long()
     t = segments.shape[1]
@@ -418,6 +452,11 @@ def with_lower(model: PreTrainedModel, batch: Batch, depth: int) -> Batch:
     """
     if depth == 0:
         return batch
+    return batch._replace(lower=Lower(depth, lower_result(model, batch, depth)))
+
+
+def lower_result(model: PreTrainedModel, batch: Batch, depth: int) -> Any:
+    """What the last of the first `depth` layers returns."""
     owner, name = layers_of(model)
     found: list[Any] = []
 
@@ -429,7 +468,7 @@ def with_lower(model: PreTrainedModel, batch: Batch, depth: int) -> Batch:
     try:
         hidden_states(model, batch)
     except _Enough:
-        return batch._replace(lower=Lower(depth, found[0]))
+        return found[0]
     finally:
         handle.remove()
     raise RunError(f"Layer {depth} of {type(model).__name__} was not reached.")
@@ -463,6 +502,54 @@ def _above(model: PreTrainedModel, lower: Lower | None) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, stack)
+
+
+def adapted_depth(model: PreTrainedModel, lora_layers: int) -> int:
+    """Layers below the adapter: 0 adapts the top third of a deep model and all of a flat one."""
+    count = int(model.config.num_hidden_layers)
+    if lora_layers:
+        return max(count - lora_layers, 0)
+    return 0 if count < DEEP else count - count // 3
+
+
+@torch.no_grad()
+def share_lower(model: PreTrainedModel, other: PreTrainedModel, depth: int, pad: int) -> bool:
+    """Let `other` use the very layers of `model` below `depth` if it has the same ones.
+
+    So it is with a reward model whose adapter sat on the top layers of the policy's base: what the
+    lower layers give is then computed, and kept in memory, once for both.
+    """
+    if depth == 0 or model.device != other.device or type(trunk(model)) is not type(trunk(other)):
+        return False
+    (owner, name), (other_owner, other_name) = layers_of(model), layers_of(other)
+    ours, theirs = getattr(owner, name), getattr(other_owner, other_name)
+    if name != other_name or len(ours) != len(theirs):
+        return False
+    stack = next(path for path, module in trunk(model).named_modules() if module is ours)
+    upper = tuple(f"{stack}.{layer}." for layer in range(depth, len(ours)))
+    one, two = (
+        {key: value for key, value in trunk(m).state_dict().items() if not key.startswith(upper)}
+        for m in (model, other)
+    )
+    if one.keys() != two.keys() or not all(equal(one[key], two[key]) for key in one):
+        return False
+    probe = [token % model.config.vocab_size for token in range(8)]
+    batch = collate([(probe, [[1, 2]])], pad, model.device)
+    try:
+        results = [lower_result(m, batch, depth) for m in (model, other)]
+    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    tensors = [result[0] if isinstance(result, tuple) else result for result in results]
+    if not torch.equal(*tensors):
+        return False
+    for layer in range(depth):
+        theirs[layer] = ours[layer]
+    return True
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Same format, shape and numbers."""
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
 
 
 @torch.no_grad()
@@ -505,24 +592,34 @@ def pick(hidden: Tensor, batch: Batch) -> Tensor:
 
 
 def response_logprobs(
-    model: PreTrainedModel, batch: Batch, temperature: float
+    model: PreTrainedModel, batch: Batch, temperature: float, *, with_entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of each answer token at the sampling temperature, (n, w), 0 on padding."""
+    """Log-probability of each answer token at the sampling temperature, (n, w), 0 on padding.
+
+    With them the entropy of each distribution, or zeros where it was not asked for.
+    """
     states = pick(hidden_states(model, batch), batch)
     token = batch.target[batch.mask]
-    logprob, entropy = token_logprobs(model, states, token, temperature)
+    logprob, entropy = token_logprobs(model, states, token, temperature, with_entropy=with_entropy)
     empty = torch.zeros(batch.mask.shape, device=states.device)
     return empty.masked_scatter(batch.mask, logprob), empty.masked_scatter(batch.mask, entropy)
 
 
 def token_logprobs(
-    model: PreTrainedModel, states: Tensor, token: Tensor, temperature: float
+    model: PreTrainedModel,
+    states: Tensor,
+    token: Tensor,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(N,) log-probability of `token` and entropy of the distribution at each of the (N, d) states."""
+    """(N,) log-probability of `token` and entropy of the distribution at each (N, d) state."""
     head = model.get_output_embeddings()
     if plain_head(model) and isinstance(head, nn.Linear) and not head.weight.requires_grad:
-        result = TokenLogprob.apply(states, head.weight, head.bias, token, temperature)
-        return result[0], result[1]
+        found: tuple[Tensor, Tensor] = TokenLogprob.apply(
+            states, head.weight, head.bias, token, temperature, with_entropy
+        )
+        return found
     logprobs = (logits_of(model, states).float() / temperature).log_softmax(-1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     return logprobs.gather(1, token[:, None])[:, 0], entropy.detach()
@@ -553,7 +650,9 @@ def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
 
 
 class _LeanLora(LoraLinear):
-    """peft's LoRA linear layer with one adapter and no dropout, computed without float32 copies of its input."""
+    """peft's LoRA linear layer with one adapter and no dropout, computed without float32 copies of
+    its input.
+    """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base = self.base_layer
@@ -569,7 +668,8 @@ def add_lora(
 ) -> PreTrainedModel:
     """Put a float32 low-rank adapter on every linear layer of the trunk, or on `targets`, in place.
 
-    B starts at 0, so the adapted model is the base until the first step. Only adapter weights want gradients.
+    B starts at 0, so the adapted model is the base until the first step. Only adapter weights want
+    gradients.
     """
     names = list(targets) or linear_names(model)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=names)
@@ -615,8 +715,8 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def reference(model: nn.Module) -> Iterator[None]:
     """The frozen policy that the KL penalty is measured against: the same weights, adapter off.
 
-    Only the switch of each layer is turned. peft's own methods also turn requires_grad of adapters off and on,
-    which between two forward passes freezes one silently.
+    Only the switch of each layer is turned. peft's own methods also turn requires_grad of adapters
+    off and on, which between two forward passes freezes one silently.
     """
     layers = list(lora_layers(model).values())
     for layer in layers:
@@ -666,7 +766,7 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
     }
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config[ADAPTER]
-    body = LoraConfig(
+    plain = LoraConfig(
         task_type="CAUSAL_LM",
         inference_mode=True,
         base_model_name_or_path=base,
@@ -674,9 +774,11 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
         lora_alpha=config.lora_alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=config.target_modules,
     )
-    body.save_pretrained(str(folder))
+    # peft keeps the targets as a set, whose order differs from process to process
+    body = plain.to_dict() | {"target_modules": sorted(config.target_modules)}
+    text = json.dumps(body, indent=1, sort_keys=True, default=str)
+    (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
 
 
 # --- packed weights -----------------------------------------------------------------------------
@@ -684,10 +786,11 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
 
 @contextlib.contextmanager
 def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
-    """The model for inference only: adapters merged, weights packed; as before when the context ends.
+    """The model for inference only: adapters merged, weights packed; as before when the context
+    ends.
 
-    Where packing is not possible (GPU, other number formats) plain merged layers take its place. `rows` is the
-    usual number of rows in a product.
+    Where packing is not possible (GPU, other number formats) plain merged layers take its place.
+    `rows` is the usual number of rows in a product.
     """
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     with torch.no_grad():
@@ -712,12 +815,11 @@ def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
     if isinstance(layer, LoraLinear):
         if type(layer.base_layer) is not nn.Linear:
             return None
-        weight, bias = merged_weight(layer), layer.base_layer.bias
+        weight, bias = merged_weight(layer).data, layer.base_layer.bias
     elif type(layer) is nn.Linear:
-        weight, bias = layer.weight, layer.bias
+        weight, bias = layer.weight.data, layer.bias
     else:
         return None
-    weight = weight.detach()
     bias = None if bias is None else bias.detach()
     if can_pack(weight):
         return PackedLinear(weight, bias, rows)

@@ -87,7 +87,7 @@ def annotator_agreement(rankings: Sequence[Ranking]) -> dict[str, Any] | None:
 
     The ceiling for any model that learns from them. None where nobody ranked what another ranked.
     """
-    sets: dict[Hashable, list[Ranking]] = defaultdict(list)
+    sets: dict[tuple[str, frozenset[str]], list[Ranking]] = defaultdict(list)
     for one in rankings:
         sets[prompt_hash(one.messages), frozenset(one.answer_ids)].append(one)
     outcomes: list[float] = []

@@ -1,11 +1,13 @@
-"""The arithmetic of PPO on padded answers: KL-shaped rewards, advantages, whitening, clipped losses.
+"""The arithmetic of PPO on padded answers: KL-shaped rewards, advantages, whitening, clipped
+losses.
 
-Choices: the KL estimator in the reward is k1 (log π − log π_ref at the sampled token); k3 is for reading. Whitening moves
-the mean to 0 and the variance to 1 over real tokens. Every function takes a mask and gives 0 on padding, so that no
-statistic can be diluted by it. Sources: Schulman et al. 2016 (GAE), 2017 (PPO); Ziegler et al. 2019 (KL control).
-Pure tensor functions, no state.
+Choices: the KL estimator in the reward is k1 (log π − log π_ref at the sampled token); k3 is for
+reading. Whitening moves the mean to 0 and the variance to 1 over real tokens. Every function takes
+a mask and gives 0 on padding, so that no statistic can be diluted by it. Sources: Schulman et al.
+2016 (GAE), 2017 (PPO); Ziegler et al. 2019 (KL control). Pure tensor functions, no state.
 
-Notation: n answers, w tokens in the longest; mask (n, w) is True on answer tokens, which stand at the left.
+Notation: n answers, w tokens in the longest; mask (n, w) is True on answer tokens, which stand at
+the left.
 """
 
 from __future__ import annotations
@@ -100,7 +102,9 @@ def policy_loss(
 
 
 def value_loss(value: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """½ max((V − R)², (V_clipped − R)²), summed over real tokens; V may move by `clip` from its old value."""
+    """½ max((V − R)², (V_clipped − R)²), summed over real tokens; V may move by `clip` from its old
+    value.
+    """
     limited = old + (value - old).clamp(-clip, clip)
     worst = torch.maximum((value - returns).square(), (limited - returns).square())
     return 0.5 * (worst * mask).sum()

@@ -1,12 +1,12 @@
 """Sampling answers: one loop over the model's own forward pass with its key-value cache.
 
 Choices
-- A prompt is read once and its cache repeated for its K answers; prompts of similar length go together; an answer that
-  has ended leaves the batch.
-- Each token is drawn by inverse CDF from one uniform number that belongs to (answer seed, token index), so an answer
-  does not depend on who shares its batch (up to the rounding of the kernels).
-- The log-probability is that of the distribution at the sampling temperature, before top-p and top-k, from the
-  pass that the token was drawn from.
+- A prompt is read once and its cache repeated for its K answers; prompts of similar length go
+  together; an answer that has ended leaves the batch.
+- Each token is drawn by inverse CDF from one uniform number that belongs to (answer seed, token
+  index), so an answer does not depend on who shares its batch (up to the rounding of the kernels).
+- The log-probability is that of the distribution at the sampling temperature, before top-p and
+  top-k, from the pass that the token was drawn from.
 Non-goals: beam search, speculative decoding.
 """
 
@@ -23,7 +23,6 @@ from transformers.cache_utils import DynamicLayer
 
 from trainer.modeling import logits_of, trunk
 from trainer.types import Sampled
-
 
 #: tokens whose weights are summed at once when one is drawn
 BLOCK = 256
@@ -48,7 +47,8 @@ def uniforms(seeds: Sequence[int], index: int) -> Tensor:
 def draw(
     logits: Tensor, u: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """A token for each row of (b, V) logits by the inverse CDF at u in [0, 1), and its log-probability.
+    """A token for each row of (b, V) logits by the inverse CDF at u in [0, 1), and its
+    log-probability.
 
     Temperature 0 takes the likeliest token and gives its log-probability at temperature 1.
     """
@@ -64,12 +64,13 @@ def draw(
 
 
 def nucleus(weights: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Zero all but the likeliest tokens: at most top_k, and the fewest that reach the share top_p."""
+    """Zero all but the likeliest tokens: at most top_k, the fewest that reach the share top_p."""
     if top_k <= 0 and top_p >= 1.0:
         return weights
     ordered, places = torch.sort(weights, dim=-1, descending=True, stable=True)
     share = ordered.cumsum(-1) / ordered.sum(-1, keepdim=True)
-    # A token stays when what stands before it has not reached the share yet: at least one always stays.
+    # A token stays when what stands before it has not reached the share yet: at least one always
+    # stays.
     keep = (share - ordered / ordered.sum(-1, keepdim=True)) < top_p
     if top_k > 0:
         keep[:, top_k:] = False
@@ -79,7 +80,8 @@ def nucleus(weights: Tensor, top_p: float, top_k: int) -> Tensor:
 def invert(weights: Tensor, u: Tensor) -> Tensor:
     """The first token whose cumulative weight exceeds u times the total; never one of weight 0.
 
-    The block of tokens is found first and then the token in it: one pass over the vocabulary instead of a running sum.
+    The block of tokens is found first and then the token in it: one pass over the vocabulary
+    instead of a running sum.
     """
     whole = weights.shape[1] // BLOCK * BLOCK
     sums = weights[:, :whole].view(len(weights), -1, BLOCK).sum(-1)
@@ -96,14 +98,16 @@ def invert(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def step_on(ladder: Tensor, mark: Tensor) -> Tensor:
-    """(b, 1) index of the first rung above the mark; the last real rung when rounding leaves none."""
+    """(b, 1) index of the first rung above the mark; the last one if rounding leaves none."""
     found = torch.searchsorted(ladder, mark, right=True)
     top = torch.searchsorted(ladder, ladder[:, -1:].contiguous(), right=False)
     return torch.minimum(found, top)
 
 
 class _RoomyLayer(DynamicLayer):
-    """A layer of key-value cache with room for what is still to come: a new token is written, not concatenated."""
+    """A layer of key-value cache with room for what is still to come: a new token is written, not
+    concatenated.
+    """
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -139,7 +143,9 @@ class _RoomyLayer(DynamicLayer):
 
 
 def new_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """The model's own kind of cache, its ordinary layers replaced by ones with `room` for new tokens."""
+    """The model's own kind of cache, its ordinary layers replaced by ones with `room` for new
+    tokens.
+    """
     cache = DynamicCache(config=model.config)
     cache.layers = [
         _RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers
@@ -171,10 +177,11 @@ def generate(
     batch_size: int = 64,
     after_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
-    """Answers to each prompt, one for each of its seeds, in the order of `prompts` and then of `seeds`.
+    """Answers to each prompt, one for each of its seeds, in the order of `prompts` and then of
+    `seeds`.
 
-    `stop` are the tokens that end an answer; the one that does is part of it. `after_batch` hears how many answers
-    are done; it may raise to break off.
+    `stop` are the tokens that end an answer; the one that does is part of it. `after_batch` hears
+    how many answers are done; it may raise to break off.
     """
     enders = torch.tensor(sorted(stop))
     answers: dict[tuple[int, int], Sampled] = {}
@@ -195,7 +202,9 @@ def generate(
 def batches(
     prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], batch_size: int
 ) -> list[list[tuple[int, list[int]]]]:
-    """Prompts of similar length together, at most `batch_size` answers in all: [(prompt, its answers' numbers)]."""
+    """Prompts of similar length together, at most `batch_size` answers in all: [(prompt, its
+    answers' numbers)].
+    """
     found: list[list[tuple[int, list[int]]]] = []
     room = 0
     for index in sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)):
@@ -256,7 +265,9 @@ def _sample_batch(
 def _read_prompts(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int, room: int
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Logits after each prompt (b, V), the cache with room for the answers, and the mask (b, t); padded on the left."""
+    """Logits after each prompt (b, V), the cache with room for the answers, and the mask (b, t);
+    padded on the left.
+    """
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad, device=device)

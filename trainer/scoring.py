@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from trainer.data import Messages, length_buckets
 from trainer.events import RunError
+from trainer.kernels import PackedLinear
 from trainer.modeling import (
-    PackedLinear,
     Placement,
     chat_ids,
     collate,
@@ -148,8 +148,9 @@ def can_share(model: Any, rows: Sequence[Row], pad: int) -> bool:
 def score_head(model: Any) -> Any:
     """The linear layer (or its packed twin) that scores the last token's state; None: no such."""
     head = getattr(model, "score", None)
-    linear = isinstance(head, nn.Linear | PackedLinear)
-    return head if linear and head.out_features == 1 else None
+    if isinstance(head, nn.Linear | PackedLinear) and head.out_features == 1:
+        return head
+    return None
 
 
 def batch_scores(model: Any, batch: Batch, pad: int) -> Tensor:
@@ -160,20 +161,9 @@ def batch_scores(model: Any, batch: Batch, pad: int) -> Tensor:
         own: Tensor = model(input_ids=batch.ids, attention_mask=mask).logits[:, 0]
         return own.float()
     hidden = hidden_states(model, batch)
-    ends = answer_ends(batch.segments)
-    states = hidden.reshape(-1, hidden.shape[-1])[ends].float()
+    states = hidden.reshape(-1, hidden.shape[-1])[batch.last].float()
     bias = None if head.bias is None else head.bias.float()
     return nn.functional.linear(states, head.weight.float(), bias)[:, 0]
-
-
-def answer_ends(segments: Tensor) -> Tensor:
-    """Flat index of the last token of each answer, row after row: (b, t) → (n,).
-
-    An answer ends where the next position belongs to something else.
-    """
-    after = torch.full_like(segments, -1)
-    after[:, :-1] = segments[:, 1:]
-    return ((segments > 0) & (segments != after)).flatten().nonzero()[:, 0]
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ def clustered_share(outcomes: ArrayLike, clusters: Sequence[Hashable]) -> Estima
         variance = groups / (groups - 1) * float(np.sum((sums - p * sizes) ** 2)) / n**2
         effect = max(1.0, variance / (p * (1 - p) / n))
         effective = n / effect
-    effective *= (Z95 / _t95(groups - 1)) ** 2
+    effective *= (Z95 / t95(groups - 1)) ** 2
     low, high = wilson(p * effective, effective)
     return Estimate(p, low, high, n)
 
@@ -76,11 +76,11 @@ def _cluster_sums(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats,
     """Sum and size of each cluster: two arrays (G,)."""
     number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
     index = np.array([number[cluster] for cluster in clusters])
-    sums = np.bincount(index, weights=values, minlength=len(number))
+    sums = np.bincount(index, weights=values, minlength=len(number)).astype(np.float64)
     return sums, np.bincount(index, minlength=len(number)).astype(np.float64)
 
 
-def _t95(degrees: int) -> float:
+def t95(degrees: int) -> float:
     """97.5 % point of Student's t (Abramowitz & Stegun 26.7.5; below 5 degrees from the table)."""
     table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
     if degrees < 1:

@@ -70,8 +70,8 @@ class Sampled(NamedTuple):
 class Batch(NamedTuple):
     """Rows of one prompt with one or more answers behind it, padded on the right.
 
-    The answers of a row share its prompt: each sees the prompt and itself, not its neighbours, and counts its positions
-    from the end of the prompt. n answers, w tokens in the longest.
+    The answers of a row share its prompt: each sees the prompt and itself, not its neighbours, and
+    counts its positions from the end of the prompt. n answers, w tokens in the longest.
     """
 
     ids: Tensor  # (b, t) tokens

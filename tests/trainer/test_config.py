@@ -92,7 +92,7 @@ def test_a_spec_that_is_no_json_names_the_place(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_spec(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="has no spec.json"):
+    with pytest.raises(SpecError, match=r"has no spec.json"):
         load_spec(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_folder_is_checked_against_its_manifest(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "weights").write_text("abc")
-    with pytest.raises(SpecError, match="has no manifest.json"):
+    with pytest.raises(SpecError, match=r"has no manifest.json"):
         resolve_path({"path": "model", "sha256": "0"}, tmp_path)
     write_manifest(folder)
     value = {"path": "model", "sha256": folder_hash(folder)}

@@ -75,7 +75,8 @@ def test_the_adapter_product_is_base_plus_low_rank() -> None:
 def test_token_logprobs_are_those_of_the_softmax_over_several_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kernels, "HEAD_ROWS", 4)
+    monkeypatch.setattr(kernels, "HEAD_ROWS", 6)
+    monkeypatch.setattr(kernels, "CACHE_ROWS", 4)
     hidden, weight, bias = numbers(10, 8), numbers(30, 8, seed=1), numbers(30, seed=2)
     token = torch.arange(10) * 3
 
@@ -83,14 +84,14 @@ def test_token_logprobs_are_those_of_the_softmax_over_several_chunks(
         return ((hidden @ weight.T + bias) / 0.7).log_softmax(-1)[torch.arange(10), token]
 
     def lean(hidden: Tensor) -> Tensor:
-        return kernels.TokenLogprob.apply(hidden, weight, bias, token, 0.7)[0]
+        return kernels.TokenLogprob.apply(hidden, weight, bias, token, 0.7, False)[0]
 
     equal(gradients(lean, hidden), gradients(plain, hidden))
 
 
 def test_entropy_comes_with_log_probabilities() -> None:
     hidden, weight = numbers(5, 8), numbers(30, 8, seed=1)
-    _, entropy = kernels.TokenLogprob.apply(hidden, weight, None, torch.zeros(5).long(), 1.0)
+    _, entropy = kernels.TokenLogprob.apply(hidden, weight, None, torch.zeros(5).long(), 1.0, True)
     wanted = torch.distributions.Categorical(logits=hidden @ weight.T).entropy()
     torch.testing.assert_close(entropy, wanted)
 

@@ -55,7 +55,7 @@ def plain_logprobs(model: PreTrainedModel, prompt: list[int], answer: list[int])
 
 
 def test_log_probabilities_are_those_of_the_plain_model(policy: PreTrainedModel) -> None:
-    found, entropy = modeling.response_logprobs(policy, rows_batch(), 1.0)
+    found, entropy = modeling.response_logprobs(policy, rows_batch(), 1.0, with_entropy=True)
     for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
         wanted = plain_logprobs(policy, prompt, answer)
         torch.testing.assert_close(found[row, : len(answer)], wanted, rtol=1e-4, atol=1e-5)
@@ -247,12 +247,12 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     path = make_tiny(tmp_path)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(RunError, match="cannot be loaded .* restore or replace it"):
+    with pytest.raises(RunError, match=r"cannot be loaded .* restore or replace it"):
         modeling.load_policy(path, CPU)
 
 
 def test_a_policy_is_no_reward_model(base: Path) -> None:
-    with pytest.raises(RunError, match="is no reward model: it has no score.weight"):
+    with pytest.raises(RunError, match=r"is no reward model: it has no score.weight"):
         modeling.load_reward(base, CPU)
 
 
@@ -270,5 +270,5 @@ def test_padding_with_the_end_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_device_is_one_sentence() -> None:
-    with pytest.raises(RunError, match="config.device is “toaster”"):
+    with pytest.raises(RunError, match=r"config.device is “toaster”"):
         modeling.choose_device("toaster")

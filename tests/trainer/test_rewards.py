@@ -64,9 +64,7 @@ def test_whitening_gives_mean_0_and_variance_1_over_real_tokens() -> None:
     x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 100.0]])
     # over 1 … 5: mean 3, variance 2
     root = math.sqrt(2.0)
-    close(
-        rewards.whiten(x, MASK), [[-2 / root, -1 / root, 0.0], [1 / root, 2 / root, 0.0]]
-    )
+    close(rewards.whiten(x, MASK), [[-2 / root, -1 / root, 0.0], [1 / root, 2 / root, 0.0]])
 
 
 def test_whitening_equal_numbers_gives_zeros() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +51,7 @@ def test_sampled_log_probabilities_are_those_of_training(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_an_answer_does_not_depend_on_its_company(
-    policy: PreTrainedModel, batch_size: int
-) -> None:
+def test_an_answer_does_not_depend_on_its_company(policy: PreTrainedModel, batch_size: int) -> None:
     wanted = [one.ids for one in write(policy, PROMPTS, batch_size=64)]
     assert [one.ids for one in write(policy, PROMPTS, batch_size=batch_size)] == wanted
     alone = [one.ids for prompt in PROMPTS for one in write(policy, [prompt])]
@@ -131,4 +128,8 @@ def test_uniform_numbers_differ_by_seed_and_place_and_come_again() -> None:
 def test_batches_are_sorted_by_length_and_full() -> None:
     seeds = [[0, 1, 2]] * 4
     found = rollout.batches(PROMPTS, seeds, 5)
-    assert found == [[(1, [0, 1, 2]), (3, [0, 1])], [(3, [2]), (0, [0, 1, 2]), (2, [0])], [(2, [1, 2])]]
+    assert found == [
+        [(1, [0, 1, 2]), (3, [0, 1])],
+        [(3, [2]), (0, [0, 1, 2]), (2, [0])],
+        [(2, [1, 2])],
+    ]

@@ -150,7 +150,7 @@ def answer(
     given: Sequence[Sampled] | None,
     share: tuple[float, float],
 ) -> tuple[Written, list[float]]:
-    """A model's answers, and its log-probability of each `given` answer (its own when None)."""
+    """A model's answers, and its log-probability of each `given` one (its own when None)."""
     config = cast(EvaluateConfig, context.spec.config)
     tokenizer = load_tokenizer(path)
     model = load_policy(path, place)
@@ -193,7 +193,7 @@ def logprobs(
     config: EvaluateConfig,
     after_batch: Any,
 ) -> list[float]:
-    """Log-probability of each whole answer (prompt, answer) at the sampling temperature, in nats."""
+    """Log-probability of each answer (prompt, answer) at the sampling temperature, in nats."""
     device = next(model.parameters()).device
     found = [0.0] * len(rows)
     done = 0
@@ -223,7 +223,7 @@ def policy_report(
         "score_before": float(np.mean(before)),
         "score_after": float(np.mean(after)),
         "gain": float(np.mean(after) - np.mean(before)),
-        "gain_ci95": _interval(gain),
+        "ci95_of_gain": _interval(gain),
         "kl": float(np.mean(kl)),
         "kl_ci95": _interval(drift),
         "reference": figures(reference),

@@ -1,13 +1,15 @@
 """Let a policy write K answers to each prompt.
 
-Reads `policy` and `prompts`, writes out/answers.jsonl: one line an answer, in the order of the prompts. An answer depends on
-the seed, its prompt's id and its number alone, not on what else is in the file. There is nothing to resume but work
-of minutes, so a stopped run keeps the answers of its finished batches in a checkpoint.
+Reads `policy` and `prompts`, writes out/answers.jsonl: one line an answer, in the order of the
+prompts. An answer depends on the seed, its prompt's id and its number alone, not on what else is in
+the file. There is nothing to resume but work of minutes, so a stopped run keeps the answers of its
+finished batches in a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +18,10 @@ import torch
 from trainer.checkpoints import publish, resume, save
 from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
-from trainer.events import RunError, Stopped
+from trainer.events import Stopped
 from trainer.modeling import (
     chat_ids,
+    check_room,
     load_policy,
     load_tokenizer,
     longest_context,
@@ -45,7 +48,8 @@ def run(context: RunContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(model_path)
     model = load_policy(model_path, place)
     ids = [chat_ids(tokenizer, prompt.messages) for prompt in prompts]
-    refuse_long(prompts, ids, config.max_new_tokens, longest_context(model))
+    names = [prompt.id for prompt in prompts]
+    check_room(names, ids, config.max_new_tokens, longest_context(model))
 
     # 2. write answers, a chunk of prompts at a time
     lines: list[dict[str, Any]] = checkpoint.state["lines"] if checkpoint else []
@@ -58,14 +62,6 @@ def run(context: RunContext) -> dict[str, Any]:
                 [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
                 for prompt in part
             ]
-            begun = done
-
-            def after_batch(count: int, begun: int = begun) -> None:
-                context.progress((begun + count / config.answers) / len(prompts))
-                if context.should_stop():
-                    save_lines(context, begun, lines)
-                    raise Stopped(f"Stopped after {begun} of {len(prompts)} prompts.")
-
             sampled = generate(
                 writer,
                 ids[done : done + chunk],
@@ -77,7 +73,7 @@ def run(context: RunContext) -> dict[str, Any]:
                 top_p=config.top_p,
                 top_k=config.top_k,
                 batch_size=config.batch_size,
-                after_batch=after_batch,
+                after_batch=_Watch(context, config, done, len(prompts), lines),
             )
             lines += [_line(part[one.prompt], one, tokenizer, config) for one in sampled]
             done += len(part)
@@ -96,21 +92,28 @@ def run(context: RunContext) -> dict[str, Any]:
     return report
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """After each batch: tell how far it is, and leave when asked to."""
+
+    context: RunContext
+    config: GenerateConfig
+    done: int  # prompts of the chunks before
+    total: int
+    lines: list[dict[str, Any]]
+
+    def __call__(self, count: int) -> None:
+        self.context.progress((self.done + count / self.config.answers) / self.total)
+        if self.context.should_stop():
+            save_lines(self.context, self.done, self.lines)
+            raise Stopped(f"Stopped after {self.done} of {self.total} prompts.")
+
+
 def save_lines(context: RunContext, done: int, lines: list[dict[str, Any]]) -> None:
     """Keep the answers to the first `done` prompts."""
     state = {"fingerprint": context.spec.fingerprint(), "lines": lines}
     path = save(context.folder, done, {"done": torch.tensor(done)}, state)
     context.emit("checkpoint", done, path=str(path.relative_to(context.folder)))
-
-
-def refuse_long(prompts: list[Prompt], ids: list[list[int]], new: int, window: int) -> None:
-    """A prompt must leave room for its answer."""
-    for prompt, tokens in zip(prompts, ids, strict=True):
-        if len(tokens) + new > window:
-            raise RunError(
-                f"The prompt “{prompt.id}” has {len(tokens)} tokens, which with {new} new ones is more "
-                f"than the model's {window}; shorten it or lower config.max_new_tokens."
-            )
 
 
 def _line(prompt: Prompt, one: Sampled, tokenizer: Any, config: GenerateConfig) -> dict[str, Any]:

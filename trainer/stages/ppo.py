@@ -2,11 +2,13 @@
 
 Choices
 - One base in memory: the policy is a low-rank adapter on it, the reference is the base without it.
-- The critic is a linear head on the frozen reward model's states and begins as the reward model's own head, so one
-  pass of the reward model gives scores and everything the critic will ever need.
-- Old and reference log-probabilities come from the forward pass that is trained, in the very micro-batches that are
-  trained: at step 0 the KL is exactly 0 and at the first update the ratio is exactly 1.
-- A step begins at a boundary from which it can be repeated bit for bit; being stopped in the middle costs that step.
+- The critic is a linear head on the frozen reward model's states and begins as the reward model's
+  own head, so one pass of the reward model gives scores and everything the critic will ever need.
+- Old and reference log-probabilities come from the forward pass that is trained, in the very
+  micro-batches that are trained: at step 0 the KL is exactly 0 and at the first update the ratio is
+  exactly 1.
+- A step begins at a boundary from which it can be repeated bit for bit; being stopped in the middle
+  costs that step.
 - Tokens, not micro-batches, weigh equally: sums are divided by the tokens of the whole minibatch.
 Non-goals: several devices, entropy bonus, a critic of its own.
 """
@@ -18,41 +20,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer import checkpoints, modeling, rewards
 from trainer.config import PPOConfig
 from trainer.data import Prompt, read_prompts
+from trainer.episodes import Actors, Rollout, roll_out
 from trainer.events import RunError, Stopped
-from trainer.rollout import answer_seed, generate
-from trainer.types import Batch, RunContext, Sampled, Stopwatch
+from trainer.rollout import answer_seed
+from trainer.types import RunContext, Stopwatch
 
 NORMALISATION = "normalisation.json"
 #: parts of a step that are timed
 PARTS = ("generate", "score", "lower", "reference", "old", "update")
-
-
-@dataclass
-class Actors:
-    """Everything that stays in memory for the whole run."""
-
-    policy: PreTrainedModel
-    reward: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    mean: float  # of raw scores on reference answers
-    std: float
-    packs_policy: bool  # whether answers may share their prompt's row
-    packs_reward: bool
-    stop: set[int]
-    shared_depth: int  # layers that policy and reference share and that run once a step
-
-    @property
-    def pad(self) -> int:
-        return int(self.tokenizer.pad_token_id)
 
 
 @dataclass
@@ -99,27 +82,6 @@ class Learner:
         self.alerts = checkpoint.state["alerts"]
 
 
-class MicroBatch(NamedTuple):
-    """Answers that go through the policy together, always in this company within a step."""
-
-    episodes: Tensor  # (n,) their numbers in the step
-    batch: Batch
-
-
-class Rollout(NamedTuple):
-    """One step's answers and all that is known about them. E episodes, w tokens in the longest."""
-
-    answers: list[Sampled]
-    minibatches: list[list[MicroBatch]]
-    mask: Tensor  # (E, w) True on answer tokens
-    old: Tensor  # (E, w) log-probability under the policy that wrote them
-    reference: Tensor  # (E, w) log-probability under the reference
-    entropy: Tensor  # (E, w) nats
-    score: Tensor  # (E,) normalised
-    features: Tensor  # (E, w, d) reward-model states that predict each token
-    sampler_gap: float  # mean |old − sampler's own log-probability|: rounding between two kernels
-
-
 def run(context: RunContext) -> dict[str, Any]:
     """Train; returns the report."""
     config = cast(PPOConfig, context.spec.config)
@@ -131,7 +93,10 @@ def run(context: RunContext) -> dict[str, Any]:
     checkpoint = checkpoints.resume(context)
     place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
     actors = load_actors(context, config, policy_path, reward_path, place)
-    ids = prompt_ids(actors, prompts, config)
+    ids = [modeling.chat_ids(actors.tokenizer, prompt.messages) for prompt in prompts]
+    window = min(map(modeling.longest_context, (actors.policy, actors.reward)))
+    # one more than the longest answer: the reward model reads an end behind a cut one
+    modeling.check_room([one.id for one in prompts], ids, config.max_new_tokens + 1, window)
     learner = new_learner(actors, config)
     if checkpoint:
         learner.restore(checkpoint)
@@ -142,7 +107,10 @@ def run(context: RunContext) -> dict[str, Any]:
     while step < config.steps:
         boundary = _Boundary(context, learner, step)
         watch = Stopwatch()
-        rollout = roll_out(actors, config, context, ids, step, watch, boundary)
+        context.progress(step_share(step, config, 0.0))
+        rollout = roll_out(
+            actors, config, ids, (context.spec.seed, step), watch, boundary.leave_if_asked
+        )
         measured = measure(rollout, learner, config)
         stopped_early = over_budget(measured["kl"], config)
         if stopped_early:
@@ -150,6 +118,8 @@ def run(context: RunContext) -> dict[str, Any]:
             break
         learner.kept = {name: value.detach().clone() for name, value in learner.adapter.items()}
         watch.start("update")
+        if step == 0:
+            calibrate(learner, rollout)
         learned = update(actors, learner, rollout, config, context, step, boundary)
         tell(context, config, learner, measured | learned, step, watch)
         if step % config.sample_every == 0:
@@ -171,7 +141,9 @@ def run(context: RunContext) -> dict[str, Any]:
         final = None
     else:
         boundary = _Boundary(context, learner, step)
-        rollout = roll_out(actors, config, context, ids, 0, Stopwatch(), boundary, final=True)
+        rollout = roll_out(
+            actors, config, ids, (context.spec.seed, 0), Stopwatch(), boundary.leave_if_asked
+        )
         final = measure(rollout, learner, config)
         stopped_early = over_budget(final["kl"], config)
         tell_samples(context, actors, prompts, rollout, config, step)
@@ -201,36 +173,36 @@ def load_actors(
     judge = modeling.load_tokenizer(reward_path)
     if tokenizer.get_vocab() != judge.get_vocab():
         raise RunError(
-            f"The policy {policy_path} and the reward model {reward_path} have different tokenizers; "
-            "train the reward model on a base with the policy's tokenizer."
+            f"The policy {policy_path} and the reward model {reward_path} have different "
+            "tokenizers; train the reward model on a base with the policy's tokenizer."
         )
     policy = modeling.load_policy(policy_path, place)
     dtype = modeling.choose_dtype(config.dtype, place.device, reward_path)
     reward = modeling.load_reward(reward_path, modeling.Placement(place.device, dtype))
     if not isinstance(getattr(reward, "score", None), nn.Linear):
         raise RunError(
-            f"The reward model {reward_path} reads both ways ({type(reward).__name__}); PPO needs one "
-            "with a decoder base, whose states its critic can read token by token."
+            f"The reward model {reward_path} ({type(reward).__name__}) reads both ways; PPO needs "
+            "one with a decoder base, whose states its critic can read token by token."
         )
-    depth = (
-        max(policy.config.num_hidden_layers - config.lora_layers, 0) if config.lora_layers else 0
-    )
+    depth = modeling.adapted_depth(policy, config.lora_layers)
     targets = modeling.linear_names(policy, depth)
     modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
     mean, std = read_normalisation(context, reward_path)
     probe = modeling.chat_ids(tokenizer, [{"role": "user", "content": "How are you today?"}])
     pad = int(tokenizer.pad_token_id)
-    shared = depth if modeling.splits(policy, probe, pad, depth) else 0
+    depth = depth if modeling.splits(policy, probe, pad, depth) else 0
     return Actors(
         policy=policy,
         reward=reward,
         tokenizer=tokenizer,
         mean=mean,
         std=std,
-        packs_policy=config.answers_per_prompt > 1 and modeling.shares_prompts(policy, probe, pad),
-        packs_reward=config.answers_per_prompt > 1 and modeling.shares_prompts(reward, probe, pad),
+        packs=config.answers_per_prompt > 1
+        and modeling.shares_prompts(policy, probe, pad)
+        and modeling.shares_prompts(reward, probe, pad),
+        depth=depth,
+        shares=modeling.share_lower(policy, reward, depth, pad),
         stop=modeling.stop_ids(policy, tokenizer),
-        shared_depth=shared,
     )
 
 
@@ -254,23 +226,10 @@ def read_normalisation(context: RunContext, reward_path: Path) -> tuple[float, f
     return mean, std
 
 
-def prompt_ids(actors: Actors, prompts: Sequence[Prompt], config: PPOConfig) -> list[list[int]]:
-    """Each prompt as tokens; one that leaves no room for its answer is refused by its id."""
-    window = min(map(modeling.longest_context, (actors.policy, actors.reward)))
-    found = []
-    for prompt in prompts:
-        ids = modeling.chat_ids(actors.tokenizer, prompt.messages)
-        if len(ids) + config.max_new_tokens + 1 > window:
-            raise RunError(
-                f"The prompt “{prompt.id}” has {len(ids)} tokens, which with {config.max_new_tokens} new "
-                f"ones is more than the models' {window}; shorten it or lower config.max_new_tokens."
-            )
-        found.append(ids)
-    return found
-
-
 def new_learner(actors: Actors, config: PPOConfig) -> Learner:
-    """Adapter with B = 0, critic = the reward model's head after normalisation, and their optimiser."""
+    """Adapter with B = 0, critic = the reward model's head after normalisation, and their
+    optimiser.
+    """
     score = cast(nn.Linear, actors.reward.score)
     critic = nn.Linear(score.in_features, 1, device=score.weight.device)
     with torch.no_grad():
@@ -312,214 +271,6 @@ class _Boundary:
             )
 
 
-# --- rollout ------------------------------------------------------------------------------------
-
-
-def roll_out(
-    actors: Actors,
-    config: PPOConfig,
-    context: RunContext,
-    ids: Sequence[list[int]],
-    step: int,
-    watch: Stopwatch,
-    boundary: _Boundary,
-    *,
-    final: bool = False,
-) -> Rollout:
-    """Write a step's answers and judge them. `final` repeats the draws of a step with the finished weights."""
-    seed = context.spec.seed
-    chosen = choose_prompts(len(ids), config, seed, step)
-    share = 1.0 if final else (step + 0.1) / (config.steps + 0.3)
-
-    # 1. answers, with those to the fixed prompts behind them
-    watch.start("generate")
-    many = config.answers_per_prompt
-    seeds = [
-        [answer_seed(seed, "episode", step, slot, n) for n in range(many)]
-        for slot in range(len(chosen))
-    ]
-    fixed = list(range(min(config.samples, len(ids))))
-    seeds += [[answer_seed(seed, "sample", index)] for index in fixed]
-    context.progress(min(share, 0.99))
-    with modeling.packed(actors.policy) as writer:
-        answers = generate(
-            writer,
-            [ids[index] for index in chosen + fixed],
-            seeds,
-            stop=actors.stop,
-            pad=actors.pad,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            batch_size=config.batch_size,
-            after_batch=lambda done: boundary.leave_if_asked(),
-        )
-    own = [ids[index] for index in chosen + fixed]
-
-    # 2. scores, and the states that the critic reads
-    watch.start("score")
-    score, features = judge(actors, own, answers, config, boundary)
-
-    # 3. log-probabilities under the reference and under the policy that wrote the answers
-    count = len(chosen) * many
-    watch.start("lower")
-    minibatches = make_minibatches(actors, own, answers[:count], config, seed, step, boundary)
-    mask = length_mask(answers[:count], score.device)
-    old, reference, entropy = (torch.zeros(mask.shape, device=score.device) for _ in range(3))
-    for minibatch in minibatches:
-        for micro in minibatch:
-            place, width = micro.episodes, micro.batch.mask.shape[1]
-            with torch.no_grad():
-                watch.start("reference")
-                with modeling.reference(actors.policy):
-                    logprob, _ = modeling.response_logprobs(
-                        actors.policy, micro.batch, config.temperature
-                    )
-                reference[place, :width] = logprob
-                watch.start("old")
-                logprob, spread = modeling.response_logprobs(
-                    actors.policy, micro.batch, config.temperature
-                )
-                old[place, :width], entropy[place, :width] = logprob, spread
-            boundary.leave_if_asked()
-    return Rollout(
-        answers=answers,
-        minibatches=minibatches,
-        mask=mask,
-        old=old,
-        reference=reference,
-        entropy=entropy,
-        score=score,
-        features=features[:count],
-        sampler_gap=sampler_gap(answers[:count], old, mask),
-    )
-
-
-def choose_prompts(count: int, config: PPOConfig, seed: int, step: int) -> list[int]:
-    """The prompts of a step: the next ones of an endless row of shuffled passes over all of them."""
-    many = config.episodes_per_step // config.answers_per_prompt
-    chosen = []
-    for at in range(step * many, (step + 1) * many):
-        generator = torch.Generator().manual_seed(answer_seed(seed, "pass", at // count))
-        chosen.append(int(torch.randperm(count, generator=generator)[at % count]))
-    return chosen
-
-
-def length_mask(answers: Sequence[Sampled], device: torch.device) -> Tensor:
-    """(E, w) True on the tokens of each answer."""
-    lengths = torch.tensor([len(answer.ids) for answer in answers], device=device)
-    return torch.arange(int(lengths.max()), device=device) < lengths[:, None]
-
-
-def sampler_gap(answers: Sequence[Sampled], old: Tensor, mask: Tensor) -> float:
-    """Mean distance between the log-probabilities of the sampler and of the training pass."""
-    own = torch.zeros(mask.shape)
-    for row, answer in enumerate(answers):
-        own[row, : len(answer.ids)] = torch.tensor(answer.logprobs)
-    return float(rewards.masked_mean((old.cpu() - own).abs(), mask.cpu()))
-
-
-@torch.no_grad()
-def judge(
-    actors: Actors,
-    prompts: Sequence[list[int]],
-    answers: Sequence[Sampled],
-    config: PPOConfig,
-    boundary: _Boundary,
-) -> tuple[Tensor, Tensor]:
-    """Normalised scores (E,) and the states before each answer token (E, w, d), from one pass."""
-    eos = int(actors.tokenizer.eos_token_id)
-    groups = group_by_prompt(range(len(answers)), answers, packs=actors.packs_reward)
-    rows = [
-        (
-            prompts[answers[group[0]].prompt],
-            [modeling.judged_ids([], answers[index].ids, eos) for index in group],
-        )
-        for group in groups
-    ]
-    score_head = cast(nn.Linear, actors.reward.score)
-    device = score_head.weight.device
-    width = max(len(answer.ids) for answer in answers)
-    score = torch.zeros(len(answers), device=device)
-    features = torch.zeros(
-        (len(answers), width, score_head.in_features), dtype=score_head.weight.dtype, device=device
-    )
-    for part in by_length(list(range(len(rows))), rows, config.token_budget):
-        batch = modeling.collate([rows[row] for row in part], actors.pad, device)
-        states = modeling.hidden_states(actors.reward, batch)
-        flat = states.reshape(-1, states.shape[-1])
-        raw = score_head(flat[batch.last])[:, 0].float()
-        episodes = torch.tensor([index for row in part for index in groups[row]], device=device)
-        score[episodes] = (raw - actors.mean) / actors.std
-        # The end that was put behind a cut answer is no token of the policy: it has no state here.
-        before = flat[batch.source][:, :width] * batch.mask[:, :width, None]
-        features[episodes, : before.shape[1]] = before
-        boundary.leave_if_asked()
-    return score, features
-
-
-def group_by_prompt(
-    episodes: Sequence[int], answers: Sequence[Sampled], *, packs: bool
-) -> list[list[int]]:
-    """Episodes that share a row: all answers of a prompt, or each alone."""
-    if not packs:
-        return [[episode] for episode in episodes]
-    groups: dict[int, list[int]] = {}
-    for episode in episodes:
-        groups.setdefault(answers[episode].prompt, []).append(episode)
-    return list(groups.values())
-
-
-Row = tuple[Sequence[int], Sequence[Sequence[int]]]
-
-
-def by_length(chosen: Sequence[int], rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """Rows of similar length together, at most `budget` tokens with their padding; one row at least."""
-
-    def length(row: int) -> int:
-        prompt, answers = rows[row]
-        return len(prompt) + sum(map(len, answers))
-
-    parts: list[list[int]] = []
-    for row in sorted(chosen, key=lambda row: (-length(row), row)):
-        # Longest first: the first row of a part sets the padded length of all.
-        if parts and length(parts[-1][0]) * (len(parts[-1]) + 1) <= budget:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return parts
-
-
-def make_minibatches(
-    actors: Actors,
-    prompts: Sequence[list[int]],
-    answers: Sequence[Sampled],
-    config: PPOConfig,
-    seed: int,
-    step: int,
-    boundary: _Boundary,
-) -> list[list[MicroBatch]]:
-    """Cut a step's answers at random into minibatches, and those by length into micro-batches."""
-    groups = group_by_prompt(range(len(answers)), answers, packs=actors.packs_policy)
-    rows: list[Row] = [
-        (prompts[answers[group[0]].prompt], [answers[index].ids for index in group])
-        for group in groups
-    ]
-    generator = torch.Generator().manual_seed(answer_seed(seed, "minibatches", step))
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    device = actors.policy.device
-    minibatches = []
-    for part in range(min(config.minibatches, len(rows))):
-        minibatch = []
-        for chosen in by_length(order[part :: config.minibatches], rows, config.token_budget):
-            episodes = torch.tensor([index for row in chosen for index in groups[row]])
-            batch = modeling.collate([rows[row] for row in chosen], actors.pad, device)
-            batch = modeling.with_lower(actors.policy, batch, actors.shared_depth)
-            minibatch.append(MicroBatch(episodes.to(device), batch))
-            boundary.leave_if_asked()
-        minibatches.append(minibatch)
-    return minibatches
-
-
 # --- learning -----------------------------------------------------------------------------------
 
 
@@ -527,6 +278,24 @@ def values_of(learner: Learner, features: Tensor) -> Tensor:
     """The critic's value before each token, (…, w)."""
     values: Tensor = learner.critic(features.float())[..., 0]
     return values
+
+
+@torch.no_grad()
+def calibrate(learner: Learner, rollout: Rollout) -> None:
+    """Bring the critic's first values onto the scores of the first answers: V ← a V + b.
+
+    The reward model's head was fitted at the ends of answers, and says something else in their
+    middle. Two numbers by least squares over all tokens cannot learn the answers by heart.
+    """
+    mask = rollout.mask
+    values = values_of(learner, rollout.features)
+    scores = rollout.score[: len(mask), None].expand_as(values)
+    mean, target = rewards.masked_mean(values, mask), rewards.masked_mean(scores, mask)
+    spread = rewards.masked_mean((values - mean).square(), mask)
+    common = rewards.masked_mean((values - mean) * (scores - target), mask)
+    slope = torch.where(spread > 0, common / spread.clamp(min=1e-12), torch.zeros_like(spread))
+    learner.critic.weight.mul_(slope)
+    learner.critic.bias.mul_(slope).add_(target - slope * mean)
 
 
 def update(
@@ -639,8 +408,8 @@ def refuse_nan(sums: _Sums, step: int) -> None:
     """A loss that is no number would spoil every weight."""
     if not all(map(math.isfinite, sums.sums.values())):
         raise RunError(
-            f"The loss is no number any more at step {step}; lower config.lr or raise config.kl_coef, "
-            "then delete the checkpoints folder and run again."
+            f"The loss is no number any more at step {step}; lower config.lr or raise "
+            "config.kl_coef, then delete the checkpoints folder and run again."
         )
 
 
@@ -679,7 +448,9 @@ def finish_update(
 
 
 def measure(rollout: Rollout, learner: Learner, config: PPOConfig) -> dict[str, float]:
-    """What the answers of a rollout say about the policy that wrote them; all means are over real tokens."""
+    """What the answers of a rollout say about the policy that wrote them; all means are over real
+    tokens.
+    """
     mask, count = rollout.mask, rollout.mask.shape[0]
     kl = rewards.kl_k1(rollout.old, rollout.reference, mask)
     per_reply = kl.sum(-1)
@@ -750,7 +521,8 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         found.append(
             (
                 "distinct_collapse",
-                f"Different word pairs fell from {first['distinct_2']:.0%} to {now['distinct_2']:.0%}.",
+                f"Different pairs of tokens fell from {first['distinct_2']:.0%} "
+                f"to {now['distinct_2']:.0%}.",
             )
         )
     if first["eos_rate"] >= 0.8 > now["eos_rate"]:
@@ -766,7 +538,9 @@ def tell_samples(
     config: PPOConfig,
     step: int,
 ) -> None:
-    """Show the answers to the fixed prompts; the same random numbers are drawn for them at every step."""
+    """Show the answers to the fixed prompts; the same random numbers are drawn for them at every
+    step.
+    """
     count = rollout.mask.shape[0]
     samples = [
         {
@@ -831,13 +605,14 @@ def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
     judge_name = reward if isinstance(reward, str) else reward["path"]
     stopped = f"\n{report['stopped_early']}\n" if report["stopped_early"] else ""
     return (
-        f"# Policy\n\nTrained by PPO from `{base}` against the reward model `{judge_name}`, "
-        f"{report['steps']} steps, {report['episodes']} answers, seed {context.spec.seed}.\n{stopped}\n"
-        f"- reward-model score: {report['score_before']:.3f} before, {report['score_after']:.3f} after "
-        "(in standard deviations of the reference's answers)\n"
-        f"- KL from the reference: {report['kl']:.2f} nats an answer\n\n"
+        f"# Policy\n\nTrained by PPO from `{base}` against the reward model `{judge_name}`: "
+        f"{report['steps']} steps, {report['episodes']} answers, seed {context.spec.seed}.\n"
+        f"{stopped}\n"
+        f"- reward-model score {report['score_before']:.3f} before, {report['score_after']:.3f} "
+        "after (in standard deviations of the reference's answers)\n"
+        f"- KL from the reference {report['kl']:.2f} nats an answer\n\n"
         "These numbers are on training prompts, from the reward model that was trained against: "
         "they show that training worked, not that people like the answers better.\n\n"
-        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; `adapter/` holds the "
-        "low-rank adapter alone, for peft. `report.json` holds every step.\n"
+        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; `adapter/` "
+        "holds the low-rank adapter alone, for peft. `report.json` holds every step.\n"
     )

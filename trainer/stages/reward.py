@@ -343,7 +343,7 @@ def take_step(
         seen += pairs_right(scores.tolist(), ranked)
     if not math.isfinite(total):
         raise RunError(
-            f"The loss is no number any more at step {fit.step + 1}; lower config.lr and start anew."
+            f"The loss is no number any more at step {fit.step + 1}; lower config.lr and retry."
         )
     nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
     for group in fit.optimizer.param_groups:

@@ -1,0 +1,96 @@
+"""Rankings with a planted preference, and stages run in this process, for the reward side."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.tiny import WORDS
+from trainer.config import load_spec
+from trainer.events import EventWriter, Heartbeat, read_events
+from trainer.types import RunContext
+
+LIKED, DISLIKED = "good", "bad"
+OTHERS = [word for word in WORDS if word not in (LIKED, DISLIKED)]
+
+
+def make_answer(dice: random.Random) -> str:
+    """Three to seven words, among them some that people like or dislike."""
+    words = [dice.choice(OTHERS) for _ in range(dice.randint(2, 5))]
+    words += dice.choices([LIKED, DISLIKED], k=dice.randint(0, 2))
+    dice.shuffle(words)
+    return " ".join(words)
+
+
+def merit(text: str) -> int:
+    """The planted preference."""
+    return text.split().count(LIKED) - text.split().count(DISLIKED)
+
+
+def ranking_lines(count: int, answers: int = 4, seed: int = 0) -> list[dict[str, Any]]:
+    """Rankings of different prompts by that preference; equal merit is a tie."""
+    dice = random.Random(seed)
+    lines = []
+    for n in range(count):
+        prompt = [{"role": "user", "content": " ".join(dice.choices(OTHERS, k=3 + n % 3))}]
+        texts = [make_answer(dice) for _ in range(answers)]
+        places = sorted({merit(text) for text in texts}, reverse=True)
+        ids = [f"p{seed}-{n}-{k}" for k in range(answers)]
+        lines.append(
+            {
+                "prompt": prompt,
+                "answers": [{"id": i, "text": t} for i, t in zip(ids, texts, strict=True)],
+                "ranks": {i: places.index(merit(t)) + 1 for i, t in zip(ids, texts, strict=True)},
+                "annotator": ("ann", "ben")[n % 2],
+            }
+        )
+    return lines
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def make_run(folder: Path, stage: str, inputs: dict[str, Any], **config: Any) -> Path:
+    """A run folder of a stage, on one thread."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {name: str(value) for name, value in inputs.items()}
+    spec = {"stage": stage, "seed": 3, "config": {"threads": 1} | config, "inputs": given}
+    (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
+    return folder
+
+
+def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
+    """The stage of a run folder, in this process."""
+    events = EventWriter(folder)
+    spec = load_spec(folder)
+    context = RunContext(folder, spec, events, Heartbeat(events))
+    context.stop = stop or context.stop
+    report: dict[str, Any] = importlib.import_module(f"trainer.stages.{spec.stage}").run(context)
+    return report
+
+
+def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(folder) if event["kind"] == kind]
+
+
+class StopAt(threading.Event):
+    """Asks the run to stop when it looks for the n-th time."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0

@@ -1,0 +1,200 @@
+"""Figures and their intervals, against numbers worked by hand and SciPy."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trainer.statistics import (
+    bootstrap_mean,
+    clustered_share,
+    distinct_2,
+    expected_calibration_error,
+    kendall_tau_b,
+    pair_outcomes,
+    paired_bootstrap,
+    reliability,
+    t95,
+    wilson,
+)
+
+# Student's t and Wilson
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 15, 40, 1000])
+def test_students_t_is_that_of_scipy(degrees: int) -> None:
+    assert t95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=2e-3)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (0, 20), (7, 10), (50, 100), (199, 200)])
+def test_wilson_is_that_of_scipy(successes: int, n: int) -> None:
+    wanted = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson(successes, n) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_nothing_seen_leaves_everything_possible() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+# shares of clustered pairs
+
+
+def test_single_pairs_have_nearly_wilsons_interval() -> None:
+    """With every pair a cluster of its own only Student's t and the factor G/(G-1) are left."""
+    outcomes = [1.0] * 140 + [0.0] * 60
+    share = clustered_share(outcomes, range(200))
+    assert share is not None
+    assert (share.value, share.n) == (0.7, 200)
+    assert share.ci95 == pytest.approx(wilson(140, 200), abs=2e-3)
+
+
+def test_pairs_that_repeat_each_other_count_as_one() -> None:
+    """Six equal outcomes a prompt tell as much as one: 30 clusters, as if n were 30."""
+    per_prompt = [1.0] * 21 + [0.0] * 9
+    outcomes = np.repeat(per_prompt, 6)
+    clusters = np.repeat(range(30), 6).tolist()
+    together, single = clustered_share(outcomes, clusters), clustered_share(per_prompt, range(30))
+    assert together is not None
+    assert single is not None
+    assert together.value == single.value == pytest.approx(0.7)
+    assert together.ci95 == pytest.approx(single.ci95, abs=1e-9)
+
+
+def test_all_right_is_not_certain() -> None:
+    share = clustered_share([1.0] * 60, np.repeat(range(10), 6).tolist())
+    assert share is not None
+    assert share.high == pytest.approx(1.0)
+    assert 0.6 < share.low < 0.75  # ten prompts: Wilson gives .72, Student's t a little less
+
+
+def test_no_pairs_have_no_share() -> None:
+    assert clustered_share([], []) is None
+
+
+def test_one_prompt_tells_hardly_anything() -> None:
+    share = clustered_share([1.0, 1.0, 0.0, 1.0], ["only"] * 4)
+    assert share is not None
+    assert share.high - share.low > 0.9
+
+
+@pytest.mark.parametrize("groups", [12, 40])
+def test_the_interval_covers_the_truth_as_often_as_it_says(groups: int) -> None:
+    """Prompts differ in difficulty (beta), six pairs each; the naive interval is far too short."""
+    dice = np.random.default_rng(5)
+    ours = naive = 0
+    for _ in range(600):
+        difficulty = dice.beta(2.1, 0.9, size=groups)  # mean 0.7, correlated pairs
+        outcomes = (dice.random((groups, 6)) < difficulty[:, None]).astype(float)
+        share = clustered_share(outcomes.ravel(), np.repeat(range(groups), 6).tolist())
+        assert share is not None
+        ours += share.low <= 0.7 <= share.high
+        low, high = wilson(outcomes.sum(), outcomes.size)
+        naive += low <= 0.7 <= high
+    assert 0.92 <= ours / 600 <= 0.985
+    assert naive / 600 < 0.9
+
+
+def test_an_equal_score_is_half_right() -> None:
+    assert pair_outcomes([2.0, -0.1, 0.0]).tolist() == [1.0, 0.0, 0.5]
+
+
+# Kendall
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tau_b_is_that_of_scipy_with_ties_on_both_sides(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    a, b = dice.integers(0, 4, size=(2, 7))
+    wanted = stats.kendalltau(a, b, variant="b").statistic
+    found = kendall_tau_b(a, b)
+    assert found == pytest.approx(wanted, abs=1e-12) if found is not None else math.isnan(wanted)
+
+
+def test_tau_b_by_hand() -> None:
+    # 1 2 2 3 against 1 2 3 4: 5 pairs agree, none disagree, one is tied on the left: 5 / √(5·6)
+    assert kendall_tau_b([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(5 / math.sqrt(30))
+
+
+def test_tau_of_a_constant_is_unknown() -> None:
+    assert kendall_tau_b([1, 1, 1], [1, 2, 3]) is None
+
+
+# calibration
+
+
+def test_calibration_error_by_hand() -> None:
+    """Four pairs of confidence .75, half of them right: |.5 − .75| = .25; four of confidence .95,
+    all right: |1 − .95| = .05; mean .15."""
+    three, nineteen = math.log(3), math.log(19)  # odds to one
+    points = reliability([three, three, -three, -three] + [nineteen] * 4, bins=5)
+    assert [(point.pairs, point.accuracy) for point in points] == [(4, 0.5), (4, 1.0)]
+    assert [point.confidence for point in points] == pytest.approx([0.75, 0.95])
+    assert expected_calibration_error(points) == pytest.approx(0.15)
+
+
+def test_outcomes_drawn_from_the_model_are_calibrated() -> None:
+    dice = np.random.default_rng(0)
+    log_odds = dice.normal(0, 1.5, size=20_000)
+    first_wins = dice.random(20_000) < 1 / (1 + np.exp(-log_odds))
+    error = expected_calibration_error(reliability(np.where(first_wins, log_odds, -log_odds)))
+    assert error is not None
+    assert error < 0.015
+    doubled = reliability(np.where(first_wins, 2 * log_odds, -2 * log_odds))
+    assert (expected_calibration_error(doubled) or 0) > 0.05  # too sure of itself
+
+
+def test_certain_pairs_fall_into_the_last_bin() -> None:
+    (point,) = reliability([50.0, 60.0], bins=10)
+    assert (point.low, point.high, point.confidence) == pytest.approx((0.95, 1.0, 1.0))
+
+
+def test_no_pairs_have_no_calibration() -> None:
+    assert reliability([]) == []
+    assert expected_calibration_error([]) is None
+
+
+# bootstrap
+
+
+def test_the_bootstrap_interval_is_that_of_scipy() -> None:
+    dice = np.random.default_rng(3)
+    before = dice.normal(0, 1, 80)
+    after = before + dice.normal(0.3, 0.5, 80)
+    found = paired_bootstrap(before, after)
+    wanted = stats.bootstrap(
+        (after - before,), np.mean, n_resamples=10_000, method="percentile", rng=dice
+    ).confidence_interval
+    assert found is not None
+    assert found.value == pytest.approx(float(np.mean(after) - np.mean(before)))
+    assert found.ci95 == pytest.approx([wanted.low, wanted.high], abs=0.01)
+    assert found.n == 80
+
+
+def test_pairing_takes_out_what_both_sides_share() -> None:
+    dice = np.random.default_rng(4)
+    before = dice.normal(0, 10, 50)
+    found = paired_bootstrap(before, before + 1)
+    assert found is not None
+    assert found.ci95 == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("bootstrap", [bootstrap_mean, lambda x: paired_bootstrap(x, x)])
+def test_one_prompt_has_no_interval(bootstrap: Callable[[list[float]], object]) -> None:
+    assert bootstrap([1.0]) is None
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
+
+
+# diversity
+
+
+def test_distinct_2_by_hand() -> None:
+    # pairs: a b, b a, a b from the first, a b from the second, none from the third; 2 of 4 differ
+    assert distinct_2([["a", "b", "a", "b"], ["a", "b"], ["c"]]) == pytest.approx(2 / 4)
+    assert distinct_2([["c"], []]) is None
