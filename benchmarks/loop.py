@@ -45,7 +45,8 @@ def main() -> None:
 def run_seed(seed: int, model: str, preference: str) -> dict[str, Any]:
     """One round in a fresh project; returns its entry with two pairs of sample answers."""
     name = f"bench-{model}-{preference}-{seed}-{os.getpid()}"
-    figures = ROOT / "var" / "bench" / f"{name}.json"
+    var = Path(os.environ.get("LABELHUB_VAR") or ROOT / "var")
+    figures = var / "bench" / f"{name}.json"
     command = [sys.executable, "manage.py", "autopilot", "--project", name, "--model", model]
     command += ["--preference", preference, "--seed", str(seed), "--json", str(figures)]
     subprocess.run(command, cwd=ROOT, check=True)

@@ -36,6 +36,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from trainer.events import RunError
@@ -695,7 +696,7 @@ def linear_names(model: PreTrainedModel, depth: int = 0) -> list[str]:
     return [
         f"{prefix}.{name}"
         for name, module in trunk(model).named_modules()
-        if isinstance(module, nn.Linear) and module not in lower
+        if isinstance(module, (nn.Linear, Conv1D)) and module not in lower
     ]
 
 
@@ -732,6 +733,8 @@ def merged_weight(layer: LoraLinear) -> Tensor:
     """W + s·BA in the base's number format; summed in float32."""
     base = layer.base_layer.weight
     delta = layer.lora_B[ADAPTER].weight @ layer.lora_A[ADAPTER].weight
+    if isinstance(layer.base_layer, Conv1D):
+        delta = delta.T
     return torch.add(base.float(), delta, alpha=layer.scaling[ADAPTER]).to(base.dtype)
 
 
@@ -815,7 +818,8 @@ def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
     if isinstance(layer, LoraLinear):
         if type(layer.base_layer) is not nn.Linear:
             return None
-        weight, bias = merged_weight(layer).data, layer.base_layer.bias
+        weight: Tensor = merged_weight(layer).data
+        bias: Tensor | None = layer.base_layer.bias
     elif type(layer) is nn.Linear:
         weight, bias = layer.weight.data, layer.bias
     else:

@@ -147,5 +147,8 @@ def write_json(path: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _require_alive(services: Services) -> None:
+    """Start anew what another program had started and has ended; a fallen child is an error."""
+    if lost := services.lost(("valkey", "cpu", "gpu")):
+        services.start(*lost)
     if fallen := services.fallen():
         raise ServiceError(services.obituary(fallen[0]))
