@@ -564,11 +564,18 @@ def splits(model: PreTrainedModel, prompt: Sequence[int], pad: int, depth: int) 
     return torch.equal(halves, hidden_states(model, batch))
 
 
-def shares_prompts(model: PreTrainedModel, prompt: Sequence[int], pad: int) -> bool:
+def shares_prompts(
+    model: PreTrainedModel, prompt: Sequence[int], pad: int, longest: int | None = None
+) -> bool:
     """Whether this architecture gives answers packed behind one prompt the same states as alone.
 
     Found by trying: models that ignore masks or positions (recurrent ones, for example) do not.
+    A sliding window is not drawn into the mask, so `longest`, the tokens of the longest prompt with
+    its answer, must fit into it.
     """
+    window = getattr(model.config, "sliding_window", None)
+    if window and (longest is None or longest > window):
+        return False
     device = next(model.parameters()).device
     answers = [list(prompt[:3]), list(prompt[1:4]) or [prompt[0]]]
     if not all(answers):
@@ -673,10 +680,23 @@ def add_lora(
     gradients.
     """
     names = list(targets) or linear_names(model)
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=names)
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=names,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        try:
+            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"{type(model).__name__} takes no low-rank adapter ({reason}); use another base."
+            ) from error
     model.requires_grad_(False)
     for layer in lora_layers(model).values():
         layer.lora_A[ADAPTER].float().requires_grad_(True)
@@ -777,6 +797,7 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
         lora_alpha=config.lora_alpha,
         lora_dropout=0.0,
         bias="none",
+        fan_in_fan_out=config.fan_in_fan_out,
     )
     # peft keeps the targets as a set, whose order differs from process to process
     body = plain.to_dict() | {"target_modules": sorted(config.target_modules)}

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from tests.tiny import make_tiny, make_tiny_reward, tiny_tokenizer
 from trainer import modeling
@@ -272,3 +283,98 @@ def test_padding_with_the_end_token_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_device_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"config.device is “toaster”"):
         modeling.choose_device("toaster")
+
+
+def test_a_deep_model_is_adapted_in_its_top_third(policy: PreTrainedModel) -> None:
+    assert modeling.adapted_depth(policy, 0) == 0
+    policy.config.num_hidden_layers = 30
+    assert modeling.adapted_depth(policy, 0) == 20
+    assert modeling.adapted_depth(policy, 4) == 26
+    assert modeling.adapted_depth(policy, 99) == 0
+
+
+def _reward_on(base: Path, folder: Path) -> Path:
+    """A reward model whose layers are those of the policy, but for the top one."""
+    model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def test_a_reward_model_with_the_same_lower_layers_shares_them(
+    policy: PreTrainedModel, base: Path, tmp_path: Path
+) -> None:
+    reward = modeling.load_reward(_reward_on(base, tmp_path / "reward"), CPU)
+    batch = rows_batch()
+    alone = modeling.hidden_states(reward, batch)
+    assert modeling.share_lower(policy, reward, depth=1, pad=0)
+    assert reward.model.layers[0] is policy.model.layers[0]
+    assert reward.model.layers[1] is not policy.model.layers[1]
+    shared = modeling.hidden_states(reward, modeling.with_lower(policy, batch, 1))
+    assert torch.equal(shared, alone)
+
+
+def test_nothing_is_shared_where_a_lower_weight_differs(
+    policy: PreTrainedModel, base: Path, tmp_path: Path
+) -> None:
+    reward = modeling.load_reward(_reward_on(base, tmp_path / "reward"), CPU)
+    assert not modeling.share_lower(policy, reward, depth=0, pad=0)
+    assert not modeling.share_lower(policy, reward, depth=2, pad=0)
+    reward.model.embed_tokens.weight.data[20] += 0.01
+    assert not modeling.share_lower(policy, reward, depth=1, pad=0)
+    assert reward.model.layers[0] is not policy.model.layers[0]
+
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}  # fmt: skip
+FAMILIES = {
+    "qwen2: biases": lambda: Qwen2Config(**SHAPE, **WORDS_OF_OURS),
+    "gemma2: soft caps, norms of its own": lambda: Gemma2Config(
+        **SHAPE, **WORDS_OF_OURS, head_dim=16
+    ),
+    "gpt2: transposed layers, learnt positions": lambda: GPT2Config(
+        n_embd=32, n_layer=2, n_head=2, **WORDS_OF_OURS
+    ),
+    "mistral: a sliding window": lambda: MistralConfig(**SHAPE, **WORDS_OF_OURS, sliding_window=8),
+    "bloom: positions in the attention": lambda: BloomConfig(
+        hidden_size=32, n_layer=2, n_head=2, **WORDS_OF_OURS
+    ),
+}
+WORDS_OF_OURS: dict[str, Any] = {
+    "vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_architectures_are_computed_as_they_are(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(FAMILIES[family]()).eval()
+    for value in plain.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    plain.save_pretrained(str(tmp_path))
+    model = modeling.load_policy(tmp_path, CPU)
+    modeling.add_lora(model, 4, 8.0, 0, modeling.linear_names(model, depth=1))
+    packs = modeling.shares_prompts(model, PROMPTS[0], pad=0, longest=11)
+    assert packs == (not family.startswith(("mistral", "bloom")))
+    rows = [(PROMPTS[0], ANSWERS)] if packs else [(PROMPTS[0], [answer]) for answer in ANSWERS]
+    batch = modeling.collate(rows, pad=0)
+    assert modeling.splits(model, PROMPTS[0], pad=0, depth=1)
+    found, _ = modeling.response_logprobs(model, modeling.with_lower(model, batch, 1), 1.0)
+    for row, answer in enumerate(ANSWERS):
+        wanted = plain_logprobs(plain, PROMPTS[0], answer)
+        torch.testing.assert_close(found[row, : len(answer)], wanted, rtol=1e-3, atol=1e-4)
+    found.sum().backward()
+    adapter = modeling.adapter_parameters(model)
+    assert all(value.grad is not None for value in adapter.values())
+    with torch.no_grad():
+        for name, value in adapter.items():
+            value += 0.1 if "lora_B" in name else 0.0
+    ids = torch.tensor([PROMPTS[0]])
+    own = model(input_ids=ids).logits
+    with modeling.packed(model) as quick:
+        torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
+    plain.load_state_dict(modeling.merged_state(model), strict=False)
+    torch.testing.assert_close(plain(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)

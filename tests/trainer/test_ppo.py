@@ -380,3 +380,24 @@ def test_kl_of_a_policy_with_itself_is_nothing() -> None:
     mask = torch.ones(3, 4, dtype=torch.bool)
     assert not rewards.kl_k1(logprob, logprob, mask).any()
     assert not rewards.kl_k3(logprob, logprob, mask).any()
+
+
+def test_the_critic_begins_on_the_scale_of_the_scores() -> None:
+    """Values 0, 1, 2, 3 and scores 1, 1, 5, 5 of two answers of two tokens each.
+
+    Slope = Σ(v - 1.5)(s - 3) / Σ(v - 1.5)² = (3 + 1 + 1 + 3) / 5 = 1.6, offset = 3 - 1.6·1.5 = 0.6.
+    """
+    critic = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        critic.weight.fill_(1.0)
+        critic.bias.fill_(-10.0)
+    features = torch.tensor([[[10.0], [11.0]], [[12.0], [13.0]]])
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    empty = torch.zeros(2, 2)
+    rollout = episodes.Rollout(
+        [], [], mask, empty, empty, empty, torch.tensor([1.0, 5.0]), features, 0.0
+    )
+    learner = ppo.Learner({}, critic, torch.optim.Adam(critic.parameters()), 0.05, {})
+    ppo.calibrate(learner, rollout)
+    values = ppo.values_of(learner, features).detach()
+    torch.testing.assert_close(values, torch.tensor([[0.6, 2.2], [3.8, 5.4]]))

@@ -92,11 +92,7 @@ def run(context: RunContext) -> dict[str, Any]:
     prompts = read_prompts(context.input("prompts"))
     checkpoint = checkpoints.resume(context)
     place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
-    actors = load_actors(context, config, policy_path, reward_path, place)
-    ids = [modeling.chat_ids(actors.tokenizer, prompt.messages) for prompt in prompts]
-    window = min(map(modeling.longest_context, (actors.policy, actors.reward)))
-    # one more than the longest answer: the reward model reads an end behind a cut one
-    modeling.check_room([one.id for one in prompts], ids, config.max_new_tokens + 1, window)
+    actors, ids = load_actors(context, policy_path, reward_path, place, prompts)
     learner = new_learner(actors, config)
     if checkpoint:
         learner.restore(checkpoint)
@@ -163,15 +159,15 @@ def run(context: RunContext) -> dict[str, Any]:
 
 def load_actors(
     context: RunContext,
-    config: PPOConfig,
     policy_path: Path,
     reward_path: Path,
     place: modeling.Placement,
-) -> Actors:
-    """Load policy and reward model and make sure that they fit together."""
+    prompts: Sequence[Prompt],
+) -> tuple[Actors, list[list[int]]]:
+    """Load policy and reward model, make sure that they fit; also the prompts as tokens."""
+    config = cast(PPOConfig, context.spec.config)
     tokenizer = modeling.load_tokenizer(policy_path)
-    judge = modeling.load_tokenizer(reward_path)
-    if tokenizer.get_vocab() != judge.get_vocab():
+    if tokenizer.get_vocab() != modeling.load_tokenizer(reward_path).get_vocab():
         raise RunError(
             f"The policy {policy_path} and the reward model {reward_path} have different "
             "tokenizers; train the reward model on a base with the policy's tokenizer."
@@ -184,26 +180,33 @@ def load_actors(
             f"The reward model {reward_path} ({type(reward).__name__}) reads both ways; PPO needs "
             "one with a decoder base, whose states its critic can read token by token."
         )
+    ids = [modeling.chat_ids(tokenizer, prompt.messages) for prompt in prompts]
+    # one more than the longest answer: the reward model reads an end behind a cut one
+    new = config.max_new_tokens + 1
+    window = min(map(modeling.longest_context, (policy, reward)))
+    modeling.check_room([prompt.id for prompt in prompts], ids, new, window)
+
     depth = modeling.adapted_depth(policy, config.lora_layers)
     targets = modeling.linear_names(policy, depth)
     modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
     mean, std = read_normalisation(context, reward_path)
-    probe = modeling.chat_ids(tokenizer, [{"role": "user", "content": "How are you today?"}])
-    pad = int(tokenizer.pad_token_id)
+    probe, pad = max(ids, key=len), int(tokenizer.pad_token_id)
     depth = depth if modeling.splits(policy, probe, pad, depth) else 0
-    return Actors(
+    packs = config.answers_per_prompt > 1 and all(
+        modeling.shares_prompts(model, probe, pad, len(probe) + new) for model in (policy, reward)
+    )
+    actors = Actors(
         policy=policy,
         reward=reward,
         tokenizer=tokenizer,
         mean=mean,
         std=std,
-        packs=config.answers_per_prompt > 1
-        and modeling.shares_prompts(policy, probe, pad)
-        and modeling.shares_prompts(reward, probe, pad),
+        packs=packs,
         depth=depth,
         shares=modeling.share_lower(policy, reward, depth, pad),
         stop=modeling.stop_ids(policy, tokenizer),
     )
+    return actors, ids
 
 
 def read_normalisation(context: RunContext, reward_path: Path) -> tuple[float, float]:

@@ -1,0 +1,130 @@
+"""The command: its exit codes, its last event, and one sentence for whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import make_tiny, write_prompts
+from trainer import checkpoints
+from trainer.__main__ import FAILED, FINISHED, explain, main
+from trainer.events import RunError, read_events
+from trainer.stages import generate
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command takes SIGTERM and Ctrl-C for itself and sets the environment: give them back."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    write_prompts(folder / "data" / "prompts.jsonl")
+    inputs = {"policy": str(make_tiny(tmp_path)), "prompts": "data/prompts.jsonl"}
+    config = {"answers": 2, "max_new_tokens": 4, "batch_size": 4, "threads": 1}
+    spec = {"stage": "generate", "seed": 0, "config": config, "inputs": inputs}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return list(read_events(folder))[-1]
+
+
+def test_a_run_ends_with_its_report(run: Path) -> None:
+    assert main(["run", str(run)]) == FINISHED
+    event = last(run)
+    assert event["kind"] == "finished"
+    assert event["report"]["answers"] == 16
+    assert json.loads((run / "out" / "report.json").read_text()) == event["report"]
+
+
+def test_a_finished_run_is_left_alone(run: Path) -> None:
+    main(["run", str(run)])
+    before = (run / "events.jsonl").read_bytes()
+    assert main(["run", str(run)]) == FINISHED
+    assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_that_was_damaged_is_done_again(run: Path) -> None:
+    main(["run", str(run)])
+    answers = (run / "out" / "answers.jsonl").read_bytes()
+    (run / "out" / "answers.jsonl").write_bytes(answers[:100])
+    assert main(["run", str(run)]) == FINISHED
+    assert (run / "out" / "answers.jsonl").read_bytes() == answers
+
+
+def test_a_finished_folder_takes_no_other_spec(run: Path) -> None:
+    main(["run", str(run)])
+    spec = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps(spec | {"seed": 1}))
+    assert main(["run", str(run)]) == FAILED
+    assert "holds the finished result of another spec.json" in last(run)["message"]
+
+
+def test_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "nowhere")]) == FAILED
+    assert "There is no run folder" in capsys.readouterr().err
+
+
+def test_a_broken_line_of_prompts_is_named(run: Path) -> None:
+    with (run / "data" / "prompts.jsonl").open("a") as stream:
+        stream.write("{rubbish\n")
+    assert main(["run", str(run)]) == FAILED
+    assert "prompts.jsonl:9: not valid JSON" in last(run)["message"]
+
+
+def test_a_full_disk_fails_with_one_sentence_and_can_go_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_manifest", full)
+        assert main(["run", str(run)]) == FAILED
+    assert last(run)["kind"] == "failed"
+    assert last(run)["message"].startswith("The disk is full, so nothing could be saved")
+    assert not (run / "out").exists()
+    assert "OSError" in (run / "trainer.log").read_text()
+    assert main(["run", str(run)]) == FINISHED
+
+
+def test_an_unforeseen_error_names_the_log(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trip(*_: object) -> None:
+        raise KeyError("heel")
+
+    monkeypatch.setattr(generate, "load_policy", trip)
+    assert main(["run", str(run)]) == FAILED
+    assert last(run)["message"] == (
+        "The stage failed unexpectedly (KeyError: 'heel'); see trainer.log."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RunError("Do this."), "Do this."),
+        (MemoryError(), "The machine ran out of memory; lower config.token_budget"),
+        (RuntimeError("CUDA out of memory. Tried"), "The machine ran out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The machine"),
+        (OSError(errno.EDQUOT, "quota"), "The disk is full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (PermissionError(13, "denied", "/x/y"), "The trainer may not use /x/y"),
+    ],
+)
+def test_errors_become_sentences(error: Exception, sentence: str) -> None:
+    assert explain(error).startswith(sentence)
