@@ -25,7 +25,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoints, modeling, rewards
+from trainer import checkpoints, modeling, rewards, scoring
 from trainer.config import PPOConfig
 from trainer.data import Prompt, read_prompts
 from trainer.episodes import Actors, Rollout, roll_out
@@ -33,7 +33,6 @@ from trainer.events import RunError, Stopped
 from trainer.rollout import answer_seed
 from trainer.types import RunContext, Stopwatch
 
-NORMALISATION = "normalisation.json"
 #: parts of a step that are timed
 PARTS = ("generate", "score", "lower", "reference", "old", "update")
 
@@ -189,7 +188,7 @@ def load_actors(
     depth = modeling.adapted_depth(policy, config.lora_layers)
     targets = modeling.linear_names(policy, depth)
     modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
-    mean, std = read_normalisation(context, reward_path)
+    scale = scale_of(context, reward_path)
     probe, pad = max(ids, key=len), int(tokenizer.pad_token_id)
     depth = depth if modeling.splits(policy, probe, pad, depth) else 0
     packs = config.answers_per_prompt > 1 and all(
@@ -199,8 +198,8 @@ def load_actors(
         policy=policy,
         reward=reward,
         tokenizer=tokenizer,
-        mean=mean,
-        std=std,
+        mean=scale.mean,
+        std=scale.std,
         packs=packs,
         depth=depth,
         shares=modeling.share_lower(policy, reward, depth, pad),
@@ -209,24 +208,16 @@ def load_actors(
     return actors, ids
 
 
-def read_normalisation(context: RunContext, reward_path: Path) -> tuple[float, float]:
+def scale_of(context: RunContext, reward_path: Path) -> scoring.Normalisation:
     """Mean and standard deviation of the reward model's scores on reference answers."""
-    path = reward_path / NORMALISATION
-    if not path.is_file():
+    if not (reward_path / scoring.NORMALISATION).is_file():
         context.emit(
             "alert",
             code="no_normalisation",
-            message=f"{reward_path} has no {NORMALISATION}; its scores are used as they are.",
+            message=f"{reward_path} has no {scoring.NORMALISATION}; "
+            "its scores are used as they are.",
         )
-        return 0.0, 1.0
-    try:
-        body = json.loads(path.read_text("utf-8"))
-        mean, std = float(body["mean"]), float(body["std"])
-    except (ValueError, KeyError, TypeError):
-        raise RunError(f"{path} is damaged; restore it, or fit the reward model again.") from None
-    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-        raise RunError(f"{path} holds mean {mean} and std {std}; fit the reward model again.")
-    return mean, std
+    return scoring.read_normalisation(reward_path)
 
 
 def new_learner(actors: Actors, config: PPOConfig) -> Learner:
