@@ -27,7 +27,11 @@ def task_without_a_broker() -> Task[..., Any]:
     app = Celery("lonely", set_as_current=False)
     app.config_from_object("django.conf:settings", namespace="CELERY")
     app.conf.update(task_always_eager=False, broker_url="redis://127.0.0.1:1/0")
-    return app.task(lambda number: None, name="tests.lonely")
+
+    def lonely(number: int) -> None:
+        del number
+
+    return app.task(lonely, name="tests.lonely")
 
 
 @pytest.mark.django_db
