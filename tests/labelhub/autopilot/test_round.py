@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 
+from labelhub.autopilot.setup import ensure_project
+from labelhub.lib.errors import Refused
+from labelhub.projects.models import Project
+from tests import factories
+
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
@@ -122,11 +127,14 @@ def test_nothing_that_the_command_started_is_left(
     assert [pid for pid in left if int(pid) != os.getpid()] == []
 
 
-def test_a_project_of_people_is_refused(tmp_path: Path, ada: object) -> None:
-    del ada
-    done = autopilot(tmp_path, "--project", "…", "--model", "tiny")
-    assert done.returncode == 1
-    assert "cannot name a project" in done.stderr
+def test_a_project_of_people_is_refused(project: Project) -> None:
+    with pytest.raises(Refused, match="belongs to people"):
+        ensure_project(project.slug, factories.make_version(), answers=4)
+
+
+def test_a_name_that_cannot_be_a_project_is_refused(db: None) -> None:
+    with pytest.raises(Refused, match="cannot name a project"):
+        ensure_project("…", factories.make_version(), answers=4)
 
 
 def test_an_unknown_model_is_one_sentence(tmp_path: Path) -> None:
