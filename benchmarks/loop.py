@@ -89,9 +89,12 @@ def row(seed: str, entry: dict[str, Any]) -> str:
     """One seed's line."""
     reward, hidden = entry["reward"], entry["hidden"]
     minutes = sum(entry["seconds"].values()) / 60
+    accuracy = "too few pairs"
+    if reward["heldout_accuracy"] is not None and reward["ci95"]:
+        low, high = reward["ci95"]
+        accuracy = f"{reward['heldout_accuracy']:.3f} ({low:.3f} to {high:.3f})"
     return (
-        f"| {seed} | {reward['heldout_accuracy']:.3f} ({reward['ci95'][0]:.3f} to "
-        f"{reward['ci95'][1]:.3f}), {reward['pairs']} pairs | {entry['policy']['kl']:.1f} "
+        f"| {seed} | {accuracy}, {reward['pairs']} pairs | {entry['policy']['kl']:.1f} "
         f"| {hidden['before']:.3f} → {hidden['after']:.3f} | {hidden['gain']:+.3f} "
         f"({hidden['ci95_of_gain'][0]:+.3f} to {hidden['ci95_of_gain'][1]:+.3f}), "
         f"n = {hidden['prompts']} | {minutes:.1f} |"

@@ -114,11 +114,14 @@ class Progress:
 def table_row(entry: dict[str, Any]) -> str:
     """One round as one line, each figure with its interval."""
     reward, hidden = entry["reward"], entry["hidden"]
-    low, high = reward["ci95"]
+    accuracy = "too few pairs".ljust(19)
+    if reward["heldout_accuracy"] is not None and reward["ci95"]:
+        low, high = reward["ci95"]
+        accuracy = f"{reward['heldout_accuracy']:.2f} ({low:.2f} to {high:.2f})"
     gain_low, gain_high = hidden["ci95_of_gain"]
     return (
         f"{entry['round']:>5}  {entry['rankings']:>8}  "
-        f"{reward['heldout_accuracy']:.2f} ({low:.2f} to {high:.2f})  "
+        f"{accuracy}  "
         f"{entry['policy']['kl']:>6.2f}  "
         f"{hidden['before']:>+6.2f} → {hidden['after']:<+6.2f}       "
         f"{hidden['gain']:+.2f} ({gain_low:+.2f} to {gain_high:+.2f}), n = {hidden['prompts']}"
