@@ -21,9 +21,10 @@ from labelhub.autopilot.preferences import Preference
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
 from labelhub.prompts.models import Answer
-from labelhub.rounds.actions import decide, start_round
+from labelhub.rounds.actions import decide, resume_round, start_round
 from labelhub.rounds.models import Round
 from labelhub.rounds.progress import current_run, open_opinions
+from labelhub.rounds.rules import ENDED
 from labelhub.rounds.tasks import advance_round
 from labelhub.runs.folder import read_lines, run_folder
 from labelhub.runs.models import Run
@@ -72,7 +73,9 @@ def drive_round(
     """Turn the loop once; returns the round's entry of the JSON file."""
     clock = Clock()
     annotators = seat_annotators(project)
-    turn = start_round(project=project, by=None, config=config, seed=seed)
+    turn = _open_round(project, say) or start_round(
+        project=project, by=None, config=config, seed=seed
+    )
     while turn.state != Round.State.DECIDE:
         workers_alive()
         if turn.state == Round.State.RANK:
@@ -91,6 +94,18 @@ def drive_round(
     decide(round=turn, promote=better, by=None)
     entry["promoted"] = better
     return entry
+
+
+def _open_round(project: Project, say: Callable[[str], None]) -> Round | None:
+    """The round that an earlier, interrupted command left behind: it goes on where it stood."""
+    turn = project.rounds.exclude(state__in=ENDED).first()
+    if turn is None:
+        return None
+    say(f"round {turn.number} · going on with what was left open")
+    run = current_run(turn)
+    if run is not None and run.state in {Run.State.STOPPED, Run.State.FAILED}:
+        resume_round(round=turn, by=None)
+    return turn
 
 
 def _rank(
