@@ -18,7 +18,6 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(os.environ.get("LABELHUB_VAR") or BASE_DIR / "var").resolve()
 MODELS_DIR = Path(os.environ.get("LABELHUB_MODELS") or VAR / "models").resolve()
 RUNS_DIR = VAR / "runs"
-VERSIONS_DIR = VAR / "versions"
 
 # --- security
 SECRET_KEY = env_secret("LABELHUB_SECRET_KEY", VAR / "secret_key")

@@ -46,7 +46,7 @@ def quick_and_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def var(tmp_path: Path) -> Iterator[Path]:
-    """A folder of the test's own in the place of var/, with runs/ and versions/ in it."""
+    """A folder of the test's own in the place of var/, with runs/ in it."""
     with override_settings(**_folders(tmp_path)):
         yield tmp_path
 
@@ -56,7 +56,6 @@ def _folders(var: Path) -> dict[str, Path]:
     folders = {
         "VAR": var,
         "RUNS_DIR": var / "runs",
-        "VERSIONS_DIR": var / "versions",
         "STATIC_ROOT": var / "static",  # empty: whitenoise warns of a folder that is missing
     }
     for folder in folders.values():
