@@ -16,7 +16,7 @@ from typing import Any
 from django.utils import timezone
 
 from labelhub.accounts.models import User
-from labelhub.assignments.models import Slot
+from labelhub.assignments.models import Pool, Slot
 from labelhub.projects.models import Guidelines, Membership, Project
 from labelhub.prompts.models import Answer, AnswerSet, Prompt
 from labelhub.rankings.models import Ranking, RankingItem
@@ -45,6 +45,9 @@ def make_project(
     """A project with members and version 1 of its guidelines (none if the text is empty)."""
     slug = slug or f"project-{next(_count)}"
     fields.setdefault("name", slug.capitalize())
+    # Every set the same and no surprises, unless a test asks for them.
+    for share in ("shared_share", "newcomer_sets", "gold_share", "repeat_share", "uniform_share"):
+        fields.setdefault(share, 0)
     project = Project.objects.create(slug=slug, **fields)
     for role, people in (("annotator", annotators), ("admin", admins)):
         for person in people:
@@ -110,11 +113,18 @@ def make_answer_set(
     return answer_set
 
 
+def make_pool(project: Project, language: str = "en", skill: str = "") -> Pool:
+    """The project's pool of this language and skill."""
+    return Pool.objects.get_or_create(project=project, language=language, skill=skill)[0]
+
+
 def make_slot(answer_set: AnswerSet, *, n: int | None = None, **fields: Any) -> Slot:
     """An open slot on an answer set, the next by number unless `n` is given."""
+    prompt = answer_set.prompt
+    fields.setdefault("pool", make_pool(prompt.project, prompt.language, prompt.skill))
     return Slot.objects.create(
         answer_set=answer_set,
-        project=answer_set.prompt.project,
+        project=prompt.project,
         n=answer_set.slots.count() if n is None else n,
         **fields,
     )

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from labelhub.accounts.actions import audit
 from labelhub.accounts.models import User
 from labelhub.assignments import queries, rules
-from labelhub.assignments.models import Slot
+from labelhub.assignments.models import Pool, Slot
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
 from labelhub.projects.queries import role_in
@@ -55,7 +55,8 @@ def open_slots(
     locked = Slot.objects.select_for_update(no_key=True).filter(answer_set__in=ids)
     for slot in locked.order_by("pk"):
         slots[slot.answer_set_id].append(slot)
-    fresh = [slot for pk in ids for slot in _missing(project, pk, slots[pk], overlap)]
+    pools = _pools(project, wanted)
+    fresh = [slot for pk in ids for slot in _missing(pools[pk], pk, slots[pk], overlap)]
     Slot.objects.bulk_create(fresh, batch_size=500)
     for pk in ids:
         _close_surplus(slots[pk], overlap)
@@ -63,13 +64,26 @@ def open_slots(
     return list(Slot.objects.filter(answer_set__in=ids, state=State.OPEN).order_by("pk"))
 
 
-def _missing(project: Project, answer_set_id: int, slots: list[Slot], overlap: int) -> list[Slot]:
+def _pools(project: Project, answer_sets: list[AnswerSet]) -> dict[int, Pool]:
+    """The pool of each answer set, by its prompt's language and skill."""
+    made: dict[tuple[str, str], Pool] = {}
+    for one in answer_sets:
+        kind = (one.prompt.language, one.prompt.skill)
+        if kind not in made:
+            made[kind] = Pool.objects.get_or_create(
+                project=project, language=kind[0], skill=kind[1]
+            )[0]
+    return {one.pk: made[one.prompt.language, one.prompt.skill] for one in answer_sets}
+
+
+def _missing(pool: Pool, answer_set_id: int, slots: list[Slot], overlap: int) -> list[Slot]:
     wished = [slot for slot in slots if slot.state != State.CLOSED]
     first = max((slot.n for slot in slots), default=-1) + 1
     return [
         Slot(
             answer_set_id=answer_set_id,
-            project=project,
+            project_id=pool.project_id,
+            pool=pool,
             n=n,
             shuffle=rules.shuffle_key(answer_set_id, n),
         )
@@ -275,6 +289,7 @@ def _further(slots: list[Slot]) -> Slot:
     return Slot(
         answer_set_id=first.answer_set_id,
         project_id=first.project_id,
+        pool_id=first.pool_id,
         n=n,
         priority=first.priority,
         shuffle=rules.shuffle_key(first.answer_set_id, n),

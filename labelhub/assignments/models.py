@@ -11,8 +11,34 @@ from labelhub.projects.models import Project
 from labelhub.prompts.models import AnswerSet
 
 
+class Pool(models.Model):
+    """Work of one kind in a project: who reads the language and has the skill may take it."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pools")
+    language = models.CharField(max_length=10)
+    skill = models.CharField(max_length=40, blank=True)
+
+    class Meta:
+        ordering = ["project_id", "language", "skill"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "language", "skill"], name="pool_once_per_project"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, [self.language, self.skill]))
+
+
 class Slot(models.Model):
     """One opinion wanted on one answer set; overlap n = n slots."""
+
+    class Kind(models.TextChoices):
+        OPINION = "opinion", _("opinion")
+        GOLD = "gold", _("known ranking")
+        REPEAT = "repeat", _("repeat")
+        TUTORIAL = "tutorial", _("tutorial")
+        REVIEW = "review", _("review")  # a reviewer decides where opinions differ
 
     class State(models.TextChoices):
         OPEN = "open", _("open")  # nobody holds it
@@ -29,7 +55,20 @@ class Slot(models.Model):
     answer_set = models.ForeignKey(AnswerSet, on_delete=models.CASCADE, related_name="slots")
     # Copied from the prompt so that one index answers "what is next in this project".
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slots")
+    # Which annotators it is offered to.
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="slots")
     n = models.PositiveSmallIntegerField()
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.OPINION)
+    # Assigned to one person by name: nobody else is offered it.
+    reserved_for = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="reserved_slots",
+    )
+    # It was given out without regard to priority.
+    uniform = models.BooleanField(default=False)
     state = models.CharField(max_length=6, choices=State.choices, default=State.OPEN)
     holder = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -48,10 +87,31 @@ class Slot(models.Model):
 
     class Meta:
         indexes = [
+            # One step into each finds the next slot of a pool, however many there are.
             models.Index(
-                fields=["project", "-priority", "shuffle", "id"],
-                condition=Q(state="open"),
+                fields=["pool", "-priority", "shuffle", "id"],
+                condition=Q(state="open", kind="opinion", reserved_for__isnull=True),
                 name="slot_next_open",
+            ),
+            models.Index(
+                fields=["pool", "shuffle", "id"],
+                condition=Q(state="open", kind="opinion", reserved_for__isnull=True),
+                name="slot_next_uniform",
+            ),
+            models.Index(
+                fields=["reserved_for", "project"],
+                condition=Q(state="open", reserved_for__isnull=False),
+                name="slot_reserved",
+            ),
+            models.Index(
+                fields=["project", "kind"],
+                condition=Q(state="open", kind="review"),
+                name="slot_to_review",
+            ),
+            models.Index(
+                fields=["project", "holder", "state"],
+                condition=Q(holder__isnull=False),
+                name="slot_of_holder",
             ),
             models.Index(
                 fields=["project", "lease_until"],
@@ -75,6 +135,10 @@ class Slot(models.Model):
             models.CheckConstraint(
                 condition=Q(state__in=["open", "held", "done", "closed"]),
                 name="slot_state_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["opinion", "gold", "repeat", "tutorial", "review"]),
+                name="slot_kind_known",
             ),
             models.CheckConstraint(
                 condition=~Q(state="held")

@@ -19,6 +19,8 @@ class Prompt(models.Model):
     sha256 = models.CharField(max_length=64)
     language = models.CharField(max_length=10, default="en")
     topic = models.CharField(max_length=40, blank=True)
+    # The skill that an annotator needs for it, such as medicine; blank: none.
+    skill = models.CharField(max_length=40, blank=True)
     # Held out for good: no stage trains on it, so gains can be measured on it.
     held_out = models.BooleanField(default=False)
     retired = models.BooleanField(default=False)
@@ -40,17 +42,39 @@ class AnswerSet(models.Model):
     class Purpose(models.TextChoices):
         RANK = "rank", _("to rank")
         COMPARE = "compare", _("old and new policy, blind")
-        GOLD = "gold", _("known ranking")
+        GOLD = "gold", _("known ranking, mixed in")
+        TUTORIAL = "tutorial", _("known ranking, to learn from")
+        REPEAT = "repeat", _("shown again to the same person")
 
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="answer_sets")
-    purpose = models.CharField(max_length=7, choices=Purpose.choices, default=Purpose.RANK)
+    purpose = models.CharField(max_length=8, choices=Purpose.choices, default=Purpose.RANK)
+    # A repeat is a copy, so that "one opinion of one person on one set" stays true of every set.
+    original = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="copies"
+    )
+    # Gold and tutorial sets only: no longer given to anybody.
+    retired = models.BooleanField(default=False)
+    # How far the newest reward ensemble disagrees about the order (0 = not at all); null: unknown.
+    disagreement = models.FloatField(null=True, blank=True)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        indexes = [
+            models.Index(
+                fields=["prompt", "purpose"],
+                condition=Q(purpose__in=["gold", "tutorial"]),
+                name="answer_set_known_ranking",
+            ),
+        ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(purpose__in=["rank", "compare", "gold"]),
+                condition=Q(purpose__in=["rank", "compare", "gold", "tutorial", "repeat"]),
                 name="answer_set_purpose_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(purpose="repeat", original__isnull=False)
+                | (~Q(purpose="repeat") & Q(original__isnull=True)),
+                name="only_a_repeat_has_an_original",
             ),
         ]
 
@@ -63,7 +87,10 @@ class Answer(models.Model):
 
     answer_set = models.ForeignKey(AnswerSet, on_delete=models.CASCADE, related_name="answers")
     n = models.PositiveSmallIntegerField()
-    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="answers")
+    # Null when no model of ours wrote it: the texts of a known ranking may be imported.
+    version = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="answers"
+    )
     text = models.TextField()
     sha256 = models.CharField(max_length=64)
     sampling = models.JSONField(default=dict)
@@ -73,6 +100,8 @@ class Answer(models.Model):
     tokens = models.PositiveIntegerField(default=0)
     # False when the reply was cut at the token limit.
     finished = models.BooleanField(default=True)
+    # The text names a language model or its maker, which may break blindness.
+    names_model = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["answer_set_id", "n"]

@@ -33,6 +33,18 @@ class Ranking(models.Model):
     # The lease had run out when it came: kept and flagged, never thrown away.
     late = models.BooleanField(default=False)
     is_simulated = models.BooleanField(default=False)
+    # No answer is usable, though one may be less bad than another.
+    all_bad = models.BooleanField(default=False)
+    # To refuse was the right answer to this prompt.
+    refusal_right = models.BooleanField(default=False)
+    # What should have been answered: a pair for fine-tuning, never silently one for the reward.
+    ideal_answer = models.TextField(blank=True)
+    # A reviewer's decision where opinions differed; the opinions stay beside it.
+    adjudicates = models.BooleanField(default=False)
+    # Grows with each correction; what stood before is kept as a RankingRevision.
+    revision = models.PositiveSmallIntegerField(default=1)
+    # Taken into a snapshot: something may have been trained on it, so it can no longer be changed.
+    frozen_at = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -73,7 +85,8 @@ class RankingItem(models.Model):
     )
     attributes = models.JSONField(default=list, blank=True)
     critique = models.TextField(blank=True)
-    ideal_answer = models.TextField(blank=True)
+    # Marked places: [{"start", "end", "quote", "tag": "good"|"bad", "note"}], counted in characters
+    # of the answer as it is read (its text without markup).
     spans = models.JSONField(default=list, blank=True)
 
     class Meta:
@@ -99,15 +112,73 @@ class RankingItem(models.Model):
         return f"{self.rank}: {self.answer}"
 
 
+class RankingRevision(models.Model):
+    """A ranking as it stood before its annotator corrected it."""
+
+    ranking = models.ForeignKey(Ranking, on_delete=models.CASCADE, related_name="revisions")
+    n = models.PositiveSmallIntegerField()
+    # All facts of the ranking and its items by the names of their columns.
+    facts = models.JSONField()
+    replaced_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["ranking_id", "n"]
+        constraints = [
+            models.UniqueConstraint(fields=["ranking", "n"], name="revision_once_per_ranking"),
+        ]
+
+    def __str__(self) -> str:
+        return f"revision {self.n} of ranking {self.ranking_id}"
+
+
+class Gold(models.Model):
+    """The known ranking of a gold or tutorial set, and why it is so."""
+
+    answer_set = models.OneToOneField(AnswerSet, on_delete=models.CASCADE, related_name="gold")
+    # Dense ranks by answer id (as text, since JSON has no other keys).
+    ranks = models.JSONField()
+    explanation = models.TextField(blank=True)
+    # The tutorial shows its sets in this order.
+    place = models.PositiveSmallIntegerField(default=0)
+    created = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        verbose_name_plural = "gold"
+        ordering = ["place", "id"]
+
+    def __str__(self) -> str:
+        return f"known ranking of set {self.answer_set_id}"
+
+
+class QualityReport(models.Model):
+    """Agreement and consistency in a project, as computed by a worker at one time."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="quality_reports")
+    rankings = models.PositiveIntegerField()  # how many it was made from
+    figures = models.JSONField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"quality of {self.project} at {self.created:%Y-%m-%d %H:%M}"
+
+
 class Skip(models.Model):
-    """An annotator passed on an answer set and said why; the slot went back to the queue."""
+    """An annotator passed on an answer set and said why; rules.ROUTES says where it went."""
 
     class Reason(models.TextChoices):
         UNCLEAR = "unclear", _("The prompt is unclear")
         EXPERT = "expert", _("It needs an expert")
         LANGUAGE = "language", _("I do not read this language well")
-        ALL_BAD = "all_bad", _("No answer is usable")
-        HARMFUL = "harmful", _("It is harmful or private")
+        IDENTICAL = "identical", _("The answers are the same")
+        FAULT = "fault", _("Something is broken in it")
+        PRIVATE = "private", _("It holds private data")
+        HARMFUL = "harmful", _("It is harmful")
         OTHER = "other", _("Another reason")
 
     slot = models.ForeignKey(Slot, on_delete=models.CASCADE, related_name="skips")
@@ -117,6 +188,8 @@ class Skip(models.Model):
     )
     reason = models.CharField(max_length=10, choices=Reason.choices)
     note = models.CharField(max_length=500, blank=True)
+    # An admin has looked at it.
+    handled_at = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -136,6 +209,8 @@ class Flag(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="flags"
     )
     note = models.CharField(max_length=500, blank=True)
+    # An admin has looked at it.
+    handled_at = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -40,7 +40,12 @@ class SnapshotItem(models.Model):
     """One ranking inside a snapshot."""
 
     snapshot = models.ForeignKey(Snapshot, on_delete=models.CASCADE, related_name="items")
-    ranking = models.ForeignKey(Ranking, on_delete=models.PROTECT, related_name="snapshot_items")
+    # Null once the person's data was deleted; the count says how many there were.
+    ranking = models.ForeignKey(
+        Ranking, null=True, on_delete=models.SET_NULL, related_name="snapshot_items"
+    )
+    # What the ranking counts in training: 1 unless annotators are weighed.
+    weight = models.FloatField(default=1.0)
 
     class Meta:
         constraints = [
