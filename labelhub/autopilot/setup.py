@@ -49,7 +49,7 @@ def ensure_project(name: str, base: ModelVersion, *, answers: int) -> Project:
     if project is None:
         project = create_project(
             name=name, slug=slug, by=None, is_simulated=True, answers_per_prompt=answers,
-            max_new_tokens=32,
+            max_new_tokens=32, shared_share=0, newcomer_sets=0, gold_share=0, repeat_share=0,
         )  # fmt: skip
         publish_guidelines(
             project=project, text="Simulated annotators follow a hidden preference.", by=None

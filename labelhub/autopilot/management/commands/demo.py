@@ -82,6 +82,9 @@ def make_demo(base: ModelVersion) -> dict[str, str]:
         description="Everyday questions, answered by a small model and ranked by people.",
         answers_per_prompt=ROUND["answers"],
         max_new_tokens=ROUND["max_new_tokens"],
+        # Whoever tries this is one person: nothing shall wait for a second opinion.
+        shared_share=0,
+        newcomer_sets=0,
     )
     publish_guidelines(project=project, text=GUIDELINES, by=admin)
     for name in PEOPLE:
