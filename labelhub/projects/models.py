@@ -117,6 +117,8 @@ class Membership(models.Model):
     qualified_at = models.DateTimeField(null=True, blank=True)
     # Gets no work while this is set, and no longer counts as somebody who can give an opinion.
     paused_at = models.DateTimeField(null=True, blank=True)
+    # A person may end a pause of their own; one that an admin began is an admin's to end.
+    paused_by_admin = models.BooleanField(default=False)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -63,6 +63,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="membership",
+            name="paused_by_admin",
+            field=models.BooleanField(default=False),
+        ),
+        migrations.AddField(
+            model_name="membership",
             name="qualified_at",
             field=models.DateTimeField(blank=True, null=True),
         ),
