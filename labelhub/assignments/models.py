@@ -55,8 +55,8 @@ class Slot(models.Model):
     answer_set = models.ForeignKey(AnswerSet, on_delete=models.CASCADE, related_name="slots")
     # Copied from the prompt so that one index answers "what is next in this project".
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slots")
-    # Which annotators it is offered to.
-    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="slots")
+    # Which annotators it is offered to. Only open slots are sought by it: they have indexes below.
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="slots", db_index=False)
     n = models.PositiveSmallIntegerField()
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.OPINION)
     # Assigned to one person by name: nobody else is offered it.
@@ -99,17 +99,17 @@ class Slot(models.Model):
                 name="slot_next_uniform",
             ),
             models.Index(
-                fields=["reserved_for", "project"],
+                fields=["reserved_for", "project", "-priority", "shuffle", "id"],
                 condition=Q(state="open", reserved_for__isnull=False),
                 name="slot_reserved",
             ),
             models.Index(
-                fields=["project", "kind"],
+                fields=["project", "id"],
                 condition=Q(state="open", kind="review"),
                 name="slot_to_review",
             ),
             models.Index(
-                fields=["project", "holder", "state"],
+                fields=["project", "holder", "state", "kind"],
                 condition=Q(holder__isnull=False),
                 name="slot_of_holder",
             ),

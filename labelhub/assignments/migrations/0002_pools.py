@@ -88,6 +88,7 @@ class Migration(migrations.Migration):
             model_name="slot",
             name="pool",
             field=models.ForeignKey(
+                db_index=False,
                 null=True,
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="slots",
@@ -99,6 +100,7 @@ class Migration(migrations.Migration):
             model_name="slot",
             name="pool",
             field=models.ForeignKey(
+                db_index=False,
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="slots",
                 to="assignments.pool",
@@ -128,7 +130,7 @@ class Migration(migrations.Migration):
             model_name="slot",
             index=models.Index(
                 condition=models.Q(("reserved_for__isnull", False), ("state", "open")),
-                fields=["reserved_for", "project"],
+                fields=["reserved_for", "project", "-priority", "shuffle", "id"],
                 name="slot_reserved",
             ),
         ),
@@ -136,7 +138,7 @@ class Migration(migrations.Migration):
             model_name="slot",
             index=models.Index(
                 condition=models.Q(("kind", "review"), ("state", "open")),
-                fields=["project", "kind"],
+                fields=["project", "id"],
                 name="slot_to_review",
             ),
         ),
@@ -144,7 +146,7 @@ class Migration(migrations.Migration):
             model_name="slot",
             index=models.Index(
                 condition=models.Q(("holder__isnull", False)),
-                fields=["project", "holder", "state"],
+                fields=["project", "holder", "state", "kind"],
                 name="slot_of_holder",
             ),
         ),

@@ -9,10 +9,10 @@ import pytest
 from django.utils import timezone
 
 from labelhub.accounts.models import User
-from labelhub.assignments.models import Slot
+from labelhub.assignments.models import Pool, Slot
 from labelhub.projects.models import Project
 from labelhub.prompts.models import AnswerSet
-from tests.factories import hold, make_answer_set, make_slot
+from tests.factories import hold, make_answer_set, make_pool, make_slot
 from tests.labelhub.constraints import names_of, refused_by
 
 pytestmark = pytest.mark.django_db
@@ -44,6 +44,10 @@ def held_without_a_lease(answer_set: AnswerSet, ann: User) -> None:
     make_slot(answer_set, state=State.HELD, holder=ann, lease_token=uuid.uuid4())
 
 
+def unknown_kind(answer_set: AnswerSet, ann: User) -> None:
+    make_slot(answer_set, kind="exam")
+
+
 def open_but_held(answer_set: AnswerSet, ann: User) -> None:
     make_slot(answer_set, state=State.OPEN, holder=ann)
 
@@ -53,13 +57,24 @@ BROKEN: dict[str, Break] = {
     "one_slot_per_annotator_and_set": two_slots_of_one_set,
     "lease_token_once": same_token,
     "slot_state_known": unknown_state,
+    "slot_kind_known": unknown_kind,
     "held_slot_has_a_lease": held_without_a_lease,
     "open_slot_has_no_holder": open_but_held,
 }
 
 
 def test_every_constraint_is_broken_here() -> None:
-    assert names_of(Slot) == {(Slot, name) for name in BROKEN}
+    of_slots = {(Slot, name) for name in BROKEN}
+    assert names_of(Slot, Pool) == of_slots | {(Pool, "pool_once_per_project")}
+
+
+def test_a_language_and_skill_have_one_pool(project: Project) -> None:
+    make_pool(project, "en", "law")
+    refused_by(
+        Pool,
+        "pool_once_per_project",
+        lambda: Pool.objects.create(project=project, language="en", skill="law"),
+    )
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -14,9 +14,19 @@ import pytest
 from django.db import connection
 
 from labelhub.accounts.models import User
-from labelhub.assignments.actions import claim_next, open_slots, release_expired, take
+from labelhub.assignments.actions import (
+    assign,
+    claim_next,
+    claim_review,
+    hand_back,
+    open_review,
+    open_slots,
+    release_expired,
+    take,
+)
 from labelhub.assignments.models import Slot
 from labelhub.projects.models import Project
+from labelhub.prompts.models import AnswerSet
 from labelhub.rankings.actions import submit_ranking
 from labelhub.rankings.models import Ranking
 from tests.factories import hold, make_answer_set, make_project, make_user
@@ -140,6 +150,61 @@ def test_the_crowd_ranks_the_queue_to_its_end(track: Project, crowd: list[User])
     of_each_set = Counter(Ranking.objects.values_list("answer_set", flat=True))
     assert set(of_each_set.values()) == {2}
     assert not Ranking.objects.filter(late=True).exists()
+
+
+def test_a_known_set_goes_to_everybody_at_once(track: Project, crowd: list[User]) -> None:
+    Project.objects.update(gold_share=1)
+    track.refresh_from_db()
+    known = make_answer_set(track, answers=2, purpose="gold")
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert {slot.answer_set_id for slot in slots} == {known.pk}
+    assert sorted(known.slots.values_list("n", flat=True)) == list(range(CROWD))
+    assert {slot.holder_id for slot in known.slots.all()} == {one.pk for one in crowd}
+
+
+def test_newcomers_at_once_raise_a_set_once(track: Project, crowd: list[User]) -> None:
+    Project.objects.update(newcomer_sets=5, shared_overlap=3)
+    track.refresh_from_db()
+    sets_with_slots(track, CROWD)
+    slots = race(lambda one: claim_next(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert len({slot.pk for slot in slots}) == CROWD
+    of_each_set = Counter(Slot.objects.values_list("answer_set", flat=True))
+    assert {of_each_set[slot.answer_set_id] for slot in slots} == {3}
+    assert max(of_each_set.values()) == 3
+
+
+def test_a_review_goes_to_one_reviewer(track: Project, crowd: list[User]) -> None:
+    track.memberships.update(role="reviewer")
+    answer_set = make_answer_set(track, answers=2)
+    reviews = race(lambda _one: open_review(answer_set), crowd)
+    assert raised(reviews) == []
+    assert len({slot.pk for slot in reviews}) == 1
+    slots = race(lambda one: claim_review(project=track, by=one), crowd)
+    assert raised(slots) == []
+    assert len([slot for slot in slots if slot is not None]) == 1
+
+
+def test_names_and_wishes_change_while_people_claim(track: Project, crowd: list[User]) -> None:
+    sets_with_slots(track, CROWD)
+    answer_sets = list(AnswerSet.objects.select_related("prompt"))
+
+    def act(at: int) -> object:
+        one = crowd[at % CROWD]
+        if at >= CROWD + 6:
+            return hand_back(project=track, user=one)
+        if at >= CROWD + 3:
+            return assign(project=track, answer_sets=answer_sets[:5], to=one, by=one)
+        if at >= CROWD:
+            return open_slots(project=track, answer_sets=answer_sets, overlap=at - CROWD + 1)
+        return claim_next(project=track, by=one)
+
+    results = race(act, range(CROWD + 9))
+    assert raised(results) == []
+    held = Slot.objects.filter(state=Slot.State.HELD)
+    assert held.values("holder").distinct().count() == held.count()
+    assert not Slot.objects.filter(state=Slot.State.OPEN, holder__isnull=False).exists()
 
 
 def test_of_those_who_read_the_same_open_slot_one_takes_it(
