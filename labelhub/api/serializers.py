@@ -138,7 +138,7 @@ class PromptImportSerializer(Strict):
     prompts = serializers.ListField(
         child=serializers.JSONField(
             allow_null=True,
-            help_text='{"prompt": text or [{"role", "content"} …], "language"?, "topic"?}',
+            help_text='{"prompt": text or [{"role", "content"} …], …}; also language, topic, skill',
         ),
         min_length=1,
         max_length=MAX_ROWS,

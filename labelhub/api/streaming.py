@@ -1,28 +1,20 @@
-"""JSON lines of any length in little memory, under ASGI and WSGI alike.
-
-Django collects an ordinary iterator whole before an ASGI server sees the first byte, and warns; an
-asynchronous one it would collect under WSGI. So the server decides which of the two it gets.
-"""
+"""What programs download as JSON lines; how they are sent is for lib/streaming.py."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
+from labelhub.lib.streaming import BATCH, MEDIA_TYPE, chunks_of, encoded, file_response
+from labelhub.projects.models import Project
 from labelhub.rankings.models import Ranking
-from labelhub.rankings.queries import export_lines
+from labelhub.rankings.queries import export_lines, sft_lines
+from labelhub.rankings.verdicts import consensus_lines
 from labelhub.runs.models import Snapshot
-
-MEDIA_TYPE = "application/x-ndjson"
-# Rankings that are read from the database, and sent, at once.
-BATCH = 100
 
 
 class JSONLinesRenderer(JSONRenderer):
@@ -34,37 +26,37 @@ class JSONLinesRenderer(JSONRenderer):
 
 def rankings_response(request: Request, snapshot: Snapshot) -> HttpResponseBase:
     """The snapshot's lines as a stream, or 304 for whoever holds them already."""
-    plain = request._request
     etag = f'"{snapshot.sha256}"'
-    unchanged = get_conditional_response(plain, etag=etag)
+    unchanged = get_conditional_response(request._request, etag=etag)
     if unchanged is not None:
         return unchanged
-    chunks = snapshot_chunks(snapshot)
-    response = StreamingHttpResponse(
-        _without_blocking(chunks) if isinstance(plain, ASGIRequest) else chunks,
-        content_type=MEDIA_TYPE,
-    )
-    response["ETag"] = etag
-    response["Cache-Control"] = "private, no-cache"
     name = f"snapshot-{snapshot.pk}-rankings.jsonl"
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response = file_response(request._request, snapshot_chunks(snapshot), name)
+    response["ETag"] = etag
     return response
 
 
+def sft_response(request: Request, project: Project) -> HttpResponseBase:
+    """The ideal answers that people wrote in the project, as a stream."""
+    return file_response(
+        request._request, chunks_of(sft_lines(project)), f"{project.slug}-sft.jsonl"
+    )
+
+
+def consensus_response(request: Request, project: Project) -> HttpResponseBase:
+    """One order for each ranked set, with the opinions that it follows from, as a stream."""
+    chunks = chunks_of(consensus_lines(project))
+    return file_response(request._request, chunks, f"{project.slug}-consensus.jsonl")
+
+
 def snapshot_chunks(snapshot: Snapshot) -> Iterator[bytes]:
-    """The lines that the snapshot's hash was taken of, byte for byte, some at a time."""
-    pks = list(snapshot.items.order_by("ranking_id").values_list("ranking_id", flat=True))
-    for start in range(0, len(pks), BATCH):
-        rankings = Ranking.objects.filter(pk__in=pks[start : start + BATCH]).order_by("pk")
-        lines = (json.dumps(row, ensure_ascii=False) for row in export_lines(rankings))
-        yield "".join(f"{line}\n" for line in lines).encode()
+    """The lines that the snapshot's hash was taken of, byte for byte, some at a time.
 
-
-async def _without_blocking(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Each batch is read on the request's own thread, which also holds its database connection."""
-
-    def step() -> bytes | None:
-        return next(chunks, None)
-
-    while (chunk := await sync_to_async(step)()) is not None:
-        yield chunk
+    Rankings of somebody whose data was deleted since are missing.
+    """
+    items = snapshot.items.filter(ranking__isnull=False).order_by("ranking_id")
+    weights = list(items.values_list("ranking_id", "weight"))
+    for start in range(0, len(weights), BATCH):
+        some = dict(weights[start : start + BATCH])
+        rankings = Ranking.objects.filter(pk__in=some).order_by("pk")
+        yield encoded(export_lines(rankings, some))

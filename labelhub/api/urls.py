@@ -10,6 +10,16 @@ app_name = "api"
 urlpatterns = [
     path("projects/", views_projects.ApiProjects.as_view(), name="projects"),
     path("projects/<slug:slug>/", views_projects.ApiProject.as_view(), name="project"),
+    path(
+        "projects/<slug:slug>/sft.jsonl",
+        views_projects.ApiProjectSft.as_view(),
+        name="project-sft",
+    ),
+    path(
+        "projects/<slug:slug>/consensus.jsonl",
+        views_projects.ApiProjectConsensus.as_view(),
+        name="project-consensus",
+    ),
     path("prompts/", views_projects.ApiPrompts.as_view(), name="prompts"),
     path("snapshots/", views_snapshots.ApiSnapshots.as_view(), name="snapshots"),
     path("snapshots/<int:pk>/", views_snapshots.ApiSnapshot.as_view(), name="snapshot"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from django.http import HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,6 +16,7 @@ from labelhub.api import serializers as s
 from labelhub.api.base import ApiView
 from labelhub.api.lookups import visible
 from labelhub.api.parsers import JSONLinesParser, StrictJSONParser
+from labelhub.api.streaming import JSONLinesRenderer, consensus_response, sft_response
 from labelhub.projects.models import Membership
 from labelhub.projects.queries import (
     Role,
@@ -55,6 +58,57 @@ class ApiProject(ApiView):
         return Response(s.ProjectDetailSerializer(project, context=context).data)
 
 
+class ApiProjectSft(ApiView):
+    """What people wrote in one of your projects."""
+
+    renderer_classes = (JSONRenderer, JSONLinesRenderer)
+
+    @extend_schema(
+        operation_id="projects_sft",
+        responses={
+            (200, "application/x-ndjson"): OpenApiResponse(
+                response={"type": "string", "format": "binary"},
+                description="One ideal answer a line: `prompt`, `answer`, `annotator`.",
+            )
+        },
+    )
+    def get(self, request: Request, slug: str) -> HttpResponseBase:
+        """Download the ideal answers that annotators wrote, as pairs for fine-tuning.
+
+        For reviewers and admins. Those to held-out prompts stay out, since no stage may train on
+        them. No reward model ever reads these.
+        """
+        project = get_project_or_404(self.user, slug, Role.REVIEWER)
+        return sft_response(request, project)
+
+
+class ApiProjectConsensus(ApiView):
+    """What follows from the opinions in one of your projects."""
+
+    renderer_classes = (JSONRenderer, JSONLinesRenderer)
+
+    @extend_schema(
+        operation_id="projects_consensus",
+        responses={
+            (200, "application/x-ndjson"): OpenApiResponse(
+                response={"type": "string", "format": "binary"},
+                description=(
+                    "One ranked set a line: `answer_set`, `prompt`, `answers`, `ranked_pairs`, "
+                    "`bradley_terry` (ranks and scores), `rankings` (each annotator's ranks and "
+                    "reliability), `decision` of a reviewer or null."
+                ),
+            )
+        },
+    )
+    def get(self, request: Request, slug: str) -> HttpResponseBase:
+        """Download one order for each ranked set, with the rankings that it follows from.
+
+        For admins, since it tells how reliable each annotator is.
+        """
+        project = get_project_or_404(self.user, slug, Role.ADMIN)
+        return consensus_response(request, project)
+
+
 def roles_of(view: ApiView) -> dict[int, str]:
     """The caller's role by project, in one query."""
     return dict(Membership.objects.filter(user=view.user).values_list("project_id", "role"))
@@ -89,7 +143,8 @@ class ApiPrompts(ApiView):
     def post(self, request: Request) -> Response:
         """Import prompts: a JSON object, or JSON lines with `?project=` in the query string.
 
-        For project admins. A line is `{"prompt": text or [{"role", "content"} …], "language"?}`.
+        For project admins. A line is `{"prompt": text or [{"role", "content"} …], "language"?,
+        "topic"?, "skill"?}`.
         """
         slug, lines = self._sent()
         project = get_project_or_404(self.user, slug, Role.ADMIN)

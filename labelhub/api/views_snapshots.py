@@ -15,8 +15,7 @@ from labelhub.api.fields import ProjectFilter
 from labelhub.api.lookups import find, visible
 from labelhub.api.streaming import JSONLinesRenderer, rankings_response
 from labelhub.projects.queries import Role, get_project_or_404
-from labelhub.prompts.models import AnswerSet
-from labelhub.rankings.models import Ranking
+from labelhub.rankings.queries import usable_rankings
 from labelhub.runs.actions import take_snapshot
 from labelhub.runs.models import Snapshot
 
@@ -42,19 +41,14 @@ class ApiSnapshots(ApiView):
     def post(self, request: Request) -> Response:
         """Freeze the project's rankings as they are now.
 
-        For project admins. Rankings of held-out prompts and of blind comparisons stay out, since no
-        stage may train on them; so do simulated ones, unless the project is a simulated one.
+        For project admins. Rankings of held-out prompts, known rankings and blind comparisons stay
+        out, since no stage may train on them; so do simulated ones, unless the project is a
+        simulated one. Where a reviewer decided about a set, only the decision goes in. A ranking
+        that is frozen can no longer be corrected.
         """
         body = self.body(s.SnapshotCreateSerializer)
         project = get_project_or_404(self.user, body["project"], Role.ADMIN)
-        rankings = Ranking.objects.filter(
-            project=project,
-            answer_set__purpose=AnswerSet.Purpose.RANK,
-            answer_set__prompt__held_out=False,
-        )
-        if not project.is_simulated:
-            rankings = rankings.filter(is_simulated=False)
-        snapshot = take_snapshot(project=project, rankings=rankings, by=self.user)
+        snapshot = take_snapshot(project=project, rankings=usable_rankings(project), by=self.user)
         shown = s.SnapshotSerializer(snapshot, context=self.get_serializer_context())
         return Response(shown.data, status=status.HTTP_201_CREATED)
 

@@ -56,7 +56,10 @@ class ImportReport:
 def import_prompts(
     *, project: Project, lines: Iterable[str | bytes | Mapping[str, Any]], by: User | None
 ) -> ImportReport:
-    """Add prompts from JSON lines `{"prompt": [messages] or text, "language"?, "topic"?}`.
+    """Add prompts from JSON lines.
+
+    A line is `{"prompt": [messages] or text, "language"?, "topic"?, "skill"?}`; the skill is what
+    an annotator must have to be given its answers.
 
     A bad line is refused with its number and a sentence, and the others are added all the same. A
     prompt that the project has already is counted and left as it is.
@@ -91,24 +94,42 @@ def _read(
     project: Project, number: int, line: str | bytes | Mapping[str, Any], report: ImportReport
 ) -> Prompt | None:
     """The prompt in a line; None for a blank line, and for a bad one, which goes to the report."""
-    if not isinstance(line, Mapping) and not line.strip():
-        return None
     try:
-        return _parse(project, line)
+        record = read_line(line)
+        return None if record is None else _parse(project, record)
     except Refused as refused:
         report.refused.append((number, refused.message))
         return None
 
 
-def _parse(project: Project, line: str | bytes | Mapping[str, Any]) -> Prompt:
-    record = line if isinstance(line, Mapping) else _json(line)
+def read_line(line: str | bytes | Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The object in a line of an import; None for a blank line."""
+    if isinstance(line, Mapping):
+        return line
+    return _json(line) if line.strip() else None
+
+
+def add_prompt(project: Project, record: Mapping[str, Any]) -> Prompt:
+    """The prompt that one object of an import speaks of: the project's own, or a new one.
+
+    Call it with the project locked: two imports at once would both find a prompt missing.
+    """
+    prompt = _parse(project, record)
+    known = Prompt.objects.filter(project=project, sha256=prompt.sha256).first()
+    if known is None:
+        prompt.save()
+    return known or prompt
+
+
+def _parse(project: Project, record: Mapping[str, Any]) -> Prompt:
     said = record.get("prompt", record.get("messages"))
     if isinstance(said, str):
         said = [{"role": "user", "content": said}]
     messages = checked_messages(said)
     language = record.get("language") or project.language
-    topic = record.get("topic") or ""
-    for name, value, limit in (("language", language, 10), ("topic", topic, 40)):
+    topic, skill = record.get("topic") or "", record.get("skill") or ""
+    facts = (("language", language, 10), ("topic", topic, 40), ("skill", skill, 40))
+    for name, value, limit in facts:
         if not isinstance(value, str) or not rules.is_storable(value) or len(value) > limit:
             raise Refused(
                 _("“%(name)s” must be text of at most %(limit)s characters.")
@@ -121,6 +142,7 @@ def _parse(project: Project, line: str | bytes | Mapping[str, Any]) -> Prompt:
         sha256=rules.messages_hash(messages),
         language=language,
         topic=topic,
+        skill=skill.strip(),
     )
 
 
@@ -200,8 +222,8 @@ def create_answer_set(
 ) -> AnswerSet:
     """Keep the answers to a prompt as one set, numbered as they come.
 
-    Each answer: `version` (a ModelVersion) and `text`; `sampling`, `seed`, `logprob`, `tokens` and
-    `finished` where they are known.
+    Each answer: `version` (a ModelVersion, None when no model of ours wrote it) and `text`;
+    `sampling`, `seed`, `logprob`, `tokens` and `finished` where they are known.
     """
     if not MIN_ANSWERS <= len(answers) <= MAX_ANSWERS:
         raise Refused(
@@ -217,12 +239,27 @@ def create_answer_set(
 def _answer(answer_set: AnswerSet, n: int, record: dict[str, Any]) -> Answer:
     facts = dict(record)
     text = rules.storable(facts.pop("text"))
-    return Answer(answer_set=answer_set, n=n, text=text, sha256=rules.text_hash(text), **facts)
+    return Answer(
+        answer_set=answer_set,
+        n=n,
+        text=text,
+        sha256=rules.text_hash(text),
+        names_model=rules.names_a_model(text),
+        **facts,
+    )
 
 
 @transaction.atomic
-def retire_prompt(*, prompt: Prompt, by: User) -> None:
+def retire_prompt(*, prompt: Prompt, by: User | None) -> None:
     """Ask nobody about this prompt any more; what was ranked stays."""
     prompt.retired = True
     prompt.save(update_fields=["retired"])
     audit(by=by, action="prompt.retire", target=prompt)
+
+
+@transaction.atomic
+def restore_prompt(*, prompt: Prompt, by: User | None) -> None:
+    """Ask about a retired prompt again."""
+    prompt.retired = False
+    prompt.save(update_fields=["retired"])
+    audit(by=by, action="prompt.restore", target=prompt)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from labelhub.projects.models import Project
-from labelhub.prompts import rules
 from labelhub.prompts.models import Answer, AnswerSet, Prompt
 
 
@@ -18,17 +17,6 @@ def usable_prompts(
     """Prompts that are not retired: those to train on, or those held out for good."""
     prompts = Prompt.objects.filter(project=project, retired=False, held_out=held_out)
     return prompts if language is None else prompts.filter(language=language)
-
-
-def draw_prompts(
-    project: Project, *, count: int, seed: int, held_out: bool = False, language: str | None = None
-) -> list[Prompt]:
-    """Draw prompts for a round, those with the fewest answer sets first; in the order drawn."""
-    prompts = usable_prompts(project, held_out=held_out, language=language)
-    uses = dict(prompts.annotate(uses=Count("answer_sets")).values_list("pk", "uses"))
-    drawn = rules.draw(uses, count, seed)
-    found = Prompt.objects.in_bulk(drawn)
-    return [found[pk] for pk in drawn]
 
 
 def prompt_lines(prompts: Iterable[Prompt]) -> Iterator[dict[str, Any]]:
@@ -59,3 +47,26 @@ def answers_of(answer_sets: Iterable[AnswerSet]) -> QuerySet[Answer]:
         .select_related("answer_set__prompt")
         .order_by("answer_set_id", "n")
     )
+
+
+# --- what a project's prompts are about
+
+
+def languages_of(project: Project) -> list[str]:
+    """The languages of the prompts that are not retired."""
+    return _kinds(project, "language")
+
+
+def topics_of(project: Project) -> list[str]:
+    """Their topics."""
+    return _kinds(project, "topic")
+
+
+def skills_of(project: Project) -> list[str]:
+    """The skills that they need."""
+    return _kinds(project, "skill")
+
+
+def _kinds(project: Project, field: str) -> list[str]:
+    prompts = Prompt.objects.filter(project=project, retired=False).exclude(**{field: ""})
+    return list(prompts.order_by(field).values_list(field, flat=True).distinct()[:200])

@@ -1,20 +1,24 @@
-"""Reads about rankings: the lines that the trainer reads, agreement, and a person's progress."""
+"""Reads about rankings: the lines that the trainer reads, agreement, and a person's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 from typing import Any
 
-from django.db.models import QuerySet, prefetch_related_objects
+from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
+from django.utils import timezone
 
 from labelhub.accounts.models import User
+from labelhub.assignments.models import Slot
 from labelhub.assignments.queries import queue_counts
 from labelhub.projects.models import Project
+from labelhub.prompts.models import AnswerSet
 from labelhub.rankings import rules
-from labelhub.rankings.models import Flag, Ranking, Skip
+from labelhub.rankings.models import Flag, Gold, Ranking, Skip
+from labelhub.rankings.rules import Feedback, ItemFeedback
 
 # Django fetches the answers of a chunk by “id = 1 OR id = 2 …”, of which SQLite takes fewer than
 # 1000: 100 rankings of at most 9 answers.
@@ -22,14 +26,35 @@ _CHUNK = 100
 _LATEST = 20  # rankings from which a person's pace is taken
 
 
-def export_lines(rankings: QuerySet[Ranking] | Iterable[Ranking]) -> Iterator[dict[str, Any]]:
+def usable_rankings(project: Project) -> QuerySet[Ranking]:
+    """What a stage may train on: one voice for each person and set, or the reviewer's decision.
+
+    Opinions on sets that are to be ranked; of a set on which a reviewer decided, the decision
+    alone. Known rankings, repeats, comparisons and held-out prompts never enter, and people's and
+    simulated rankings never mix. What is left out here stays stored, and can be exported.
+    """
+    decided = Ranking.objects.filter(answer_set=OuterRef("answer_set"), adjudicates=True)
+    return Ranking.objects.filter(
+        Q(adjudicates=True) | ~Exists(decided),
+        project=project,
+        answer_set__purpose=AnswerSet.Purpose.RANK,
+        answer_set__prompt__held_out=False,
+        is_simulated=project.is_simulated,
+    )
+
+
+def export_lines(
+    rankings: QuerySet[Ranking] | Iterable[Ranking], weights: Mapping[int, float] | None = None
+) -> Iterator[dict[str, Any]]:
     """The lines of rankings.jsonl, oldest first; ids are strings, models and names are left out.
 
-    Facts only: which pairs they make is for the trainer to say. Reads a few hundred rankings at a
-    time, so a hundred thousand of them need no more memory.
+    `weights` says by ranking id what one counts in training; the others count 1. Facts only: which
+    pairs they make is for the trainer to say. Reads a few hundred rankings at a time, so a hundred
+    thousand of them need no more memory.
     """
+    known = weights or {}
     for ranking in _loaded(rankings):
-        yield _line(ranking)
+        yield _line(ranking, known.get(ranking.pk, 1.0))
 
 
 def _loaded(rankings: QuerySet[Ranking] | Iterable[Ranking]) -> Iterator[Ranking]:
@@ -51,19 +76,110 @@ def _with_items(chunk: list[Ranking]) -> list[Ranking]:
     return chunk
 
 
-def _line(ranking: Ranking) -> dict[str, Any]:
+def _line(ranking: Ranking, weight: float) -> dict[str, Any]:
     items = sorted(ranking.items.all(), key=lambda item: item.answer.n)
     line: dict[str, Any] = {
         "prompt": ranking.answer_set.prompt.messages,
         "answers": [{"id": str(item.answer_id), "text": item.answer.text} for item in items],
         "ranks": {str(item.answer_id): item.rank for item in items},
         "annotator": str(ranking.annotator_id),
-        "weight": 1.0,
+        "weight": weight,
     }
     gaps = rules.gaps_of((item.rank, item.gap) for item in items)
     if any(gap is not None for gap in gaps):
         line["gaps"] = gaps
     return line
+
+
+def sft_lines(project: Project) -> Iterator[dict[str, Any]]:
+    """The ideal answers that people wrote, as pairs for fine-tuning, oldest first.
+
+    They never enter a reward model. Those to held-out prompts are left out: nothing trains there.
+    """
+    written = Ranking.objects.filter(
+        project=project, is_simulated=project.is_simulated, answer_set__prompt__held_out=False
+    ).exclude(ideal_answer="")
+    written = written.exclude(slot__kind=Slot.Kind.TUTORIAL)
+    rows = written.order_by("pk").values_list(
+        "answer_set__prompt__messages", "ideal_answer", "annotator_id"
+    )
+    for messages, answer, annotator in rows.iterator(chunk_size=_CHUNK):
+        yield {"prompt": messages, "answer": answer, "annotator": str(annotator)}
+
+
+# --- one person's rankings
+
+
+def history_of(user: User, project: Project) -> QuerySet[Ranking]:
+    """What a person ranked in a project, newest first; the tutorial is left out.
+
+    Known rankings and repeats stand among the others and look like them.
+    """
+    return (
+        Ranking.objects.filter(project=project, annotator=user)
+        .exclude(slot__kind=Slot.Kind.TUTORIAL)
+        .select_related("answer_set__prompt", "project", "slot")
+        .order_by("-pk")
+    )
+
+
+def why_not_correctable(ranking: Ranking) -> str:
+    """Empty when its annotator may still correct a ranking; else "tutorial", "frozen", "not_today".
+
+    A known ranking or a repeat is never frozen itself. It closes when the person's others of the
+    same time do, so that nobody can tell it from them.
+    """
+    if ranking.slot.kind == Slot.Kind.TUTORIAL:
+        return "tutorial"
+    if ranking.frozen_at is not None or _froze_beside(ranking):
+        return "frozen"
+    today = timezone.localdate()
+    return "" if timezone.localdate(ranking.created) == today else "not_today"
+
+
+def _froze_beside(ranking: Ranking) -> bool:
+    if ranking.slot.kind not in (Slot.Kind.GOLD, Slot.Kind.REPEAT):
+        return False
+    others = Ranking.objects.filter(project=ranking.project_id, annotator=ranking.annotator_id)
+    return others.filter(frozen_at__gte=ranking.created).exists()
+
+
+def feedback_of(ranking: Ranking) -> Feedback:
+    """What the annotator said beside the order."""
+    return Feedback(
+        all_bad=ranking.all_bad,
+        refusal_right=ranking.refusal_right,
+        ideal_answer=ranking.ideal_answer,
+        items={
+            item.answer_id: ItemFeedback(
+                likert=item.likert,
+                attributes=tuple(item.attributes),
+                critique=item.critique,
+                spans=rules.spans_from_json(item.spans),
+            )
+            for item in ranking.items.all()
+        },
+    )
+
+
+_FACTS = (
+    *("guidelines_id", "duration_ms", "active_ms", "late"),
+    *("all_bad", "refusal_right", "ideal_answer"),
+)
+_ITEM_FACTS = (
+    *("answer_id", "rank", "position", "gap"),
+    *("likert", "attributes", "critique", "spans"),
+)
+
+
+def facts_of(ranking: Ranking) -> dict[str, Any]:
+    """All that can change in a ranking and its items, by the names of the columns, as JSON."""
+    items = sorted(ranking.items.all(), key=lambda item: item.position)
+    return {
+        "idempotency_key": str(ranking.idempotency_key),
+        **{name: getattr(ranking, name) for name in _FACTS},
+        "items": [{name: getattr(item, name) for name in _ITEM_FACTS} for item in items],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +230,18 @@ def agreement_in(rankings: QuerySet[Ranking]) -> tuple[int, int]:
         a, b = rules.mean_agreement(orders)
         alike, both = alike + a, both + b
     return alike, both
+
+
+# --- for admins
+
+
+def gold_in(project: Project) -> QuerySet[Gold]:
+    """The known rankings that are given to people, the tutorial's in its order."""
+    return (
+        Gold.objects.filter(answer_set__prompt__project=project, answer_set__retired=False)
+        .select_related("answer_set__prompt", "created_by")
+        .order_by("answer_set__purpose", "place", "pk")
+    )
 
 
 def harmful_skips(project: Project) -> QuerySet[Skip]:

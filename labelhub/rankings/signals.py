@@ -2,5 +2,10 @@
 
 from django.dispatch import Signal
 
-# Sent after the commit of a ranking, with ranking_id and project_id.
+# Sent after the commit of an opinion or a decision on a set that is to be ranked, with ranking_id
+# and project_id. Known rankings, repeats and the tutorial teach no model: nobody hears of those.
 ranking_submitted = Signal()
+
+# Sent after the commit of anything that ends the wish for opinions other than a ranking, with
+# answer_set_ids: whoever waits for those opinions should look again.
+slots_closed = Signal()

@@ -19,8 +19,9 @@ from labelhub.prompts.queries import usable_prompts
 from labelhub.prompts.rules import draw
 from labelhub.registry.actions import promote as promote_version
 from labelhub.registry.models import LivePolicy, ModelVersion
-from labelhub.rounds import progress
+from labelhub.rounds import progress, scoring
 from labelhub.rounds.models import Round
+from labelhub.rounds.queries import living_scoring, newest_ensemble
 from labelhub.rounds.rules import ENDED, STAGES, ConfigError, RoundConfig, stage_config
 from labelhub.rounds.tasks import advance_round
 from labelhub.runs.actions import check_config, resume_run, stop_run
@@ -151,6 +152,29 @@ def close_ranking(*, round: Round, by: User | None) -> Round:
 
 
 @transaction.atomic
+def ask_for_disagreement(*, round: Round, by: User | None) -> Run:
+    """Let the newest reward ensemble read the open sets: what it disagrees on is ranked first."""
+    turn = _locked(round)
+    if turn.state != Round.State.RANK:
+        raise Refused(_("The round is not being ranked now."))
+    reward = newest_ensemble(turn.project)
+    if reward is None:
+        raise Refused(
+            _(
+                "No reward model of this project has several heads yet: let a round train one with "
+                "reward_ensemble 2 or more."
+            )
+        )
+    if living_scoring(turn).exists():
+        raise Refused(_("The reward model is reading the open answers already."))
+    run = scoring.start_scoring(turn, reward, by=by)
+    if run is None:
+        raise Refused(_("No answer set is open any more."))
+    audit(by=by, action="round.score", target=turn, run=run.pk, reward=reward.name)
+    return run
+
+
+@transaction.atomic
 def stop_round(*, round: Round, by: User | None) -> Round:
     """Stop the stage that runs; it keeps its checkpoint and can be resumed."""
     turn = _locked(round)
@@ -198,6 +222,7 @@ def abandon_round(*, round: Round, by: User | None) -> Round:
     run = progress.current_run(turn) if turn.state in STAGES else None
     if run is not None and run.state in {Run.State.QUEUED, Run.State.RUNNING}:
         stop_run(run=run, by=by)
+    scoring.stop_scoring(turn)
     Slot.objects.filter(answer_set__rounds=turn, state__in=["open", "held"]).update(
         state=Slot.State.CLOSED
     )
@@ -210,7 +235,10 @@ def abandon_round(*, round: Round, by: User | None) -> Round:
 
 def _locked(round: Round) -> Round:
     return (
-        Round.objects.select_for_update().select_related("project", "policy_out").get(pk=round.pk)
+        # Of the round only: PostgreSQL locks no row that an outer join may not find.
+        Round.objects.select_for_update(of=("self",))
+        .select_related("project", "policy_out")
+        .get(pk=round.pk)
     )
 
 

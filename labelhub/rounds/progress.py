@@ -11,16 +11,20 @@ from collections import defaultdict
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from labelhub.assignments.actions import open_slots
+from labelhub.assignments.actions import open_for_ranking
 from labelhub.assignments.models import Slot
 from labelhub.prompts.actions import create_answer_set
 from labelhub.prompts.models import AnswerSet, Prompt
 from labelhub.prompts.queries import usable_prompts
+from labelhub.rankings.models import Ranking
+from labelhub.rankings.queries import usable_rankings
 from labelhub.registry.models import ModelVersion
 from labelhub.rounds.models import Round, RoundRun
 from labelhub.rounds.rules import STAGES, RoundConfig, stage_config, stage_seed
+from labelhub.rounds.scoring import score_when_it_helps, stop_scoring
 from labelhub.runs.actions import start_run, take_snapshot
 from labelhub.runs.folder import read_lines, run_folder
 from labelhub.runs.models import Run
@@ -44,6 +48,7 @@ def advance(round_id: int, *, asked: bool = False) -> str | None:
     elif turn.state == State.GENERATE:
         _open_ranking(turn)
     elif turn.state == State.RANK:
+        stop_scoring(turn)
         _start(turn, "reward")
     elif turn.state == State.REWARD:
         turn.reward = _output(turn, "reward")
@@ -64,7 +69,8 @@ def work_done(turn: Round) -> bool:
     if turn.state == State.PLANNED:
         return True
     if turn.state == State.RANK:
-        return not open_opinions(turn)
+        # Everything may have been skipped: then there is nothing to train on, and an admin decides.
+        return not open_opinions(turn) and round_rankings(turn).exists()
     if turn.state in STAGES:
         run = current_run(turn)
         return run is not None and run.state == Run.State.FINISHED
@@ -72,12 +78,15 @@ def work_done(turn: Round) -> bool:
 
 
 def open_opinions(turn: Round) -> int:
-    """How many opinions on this round's answer sets are still wanted."""
-    return Slot.objects.filter(
-        answer_set__rounds=turn,
-        answer_set__purpose=AnswerSet.Purpose.RANK,
-        state__in=[Slot.State.OPEN, Slot.State.HELD],
-    ).count()
+    """How many opinions and decisions on this round's answer sets are still wanted.
+
+    Nobody is offered an open slot of a retired prompt, so nobody waits for it.
+    """
+    wanted = Slot.objects.filter(
+        answer_set__rounds=turn, answer_set__purpose=AnswerSet.Purpose.RANK
+    )
+    free = Q(state=Slot.State.OPEN, answer_set__prompt__retired=False)
+    return wanted.filter(free | Q(state=Slot.State.HELD)).count()
 
 
 def current_run(turn: Round) -> Run | None:
@@ -149,7 +158,8 @@ def _open_ranking(turn: Round) -> None:
         for key, answers in written.items()
     ]
     turn.answer_sets.add(*sets)
-    open_slots(project=turn.project, answer_sets=sets, overlap=config.overlap)
+    open_for_ranking(project=turn.project, answer_sets=sets, overlap=config.overlap)
+    score_when_it_helps(turn)
     turn.state = State.RANK
 
 
@@ -190,10 +200,9 @@ def _answer(line: dict[str, Any], version: ModelVersion, run: Run) -> dict[str, 
     }
 
 
-def round_rankings(turn: Round) -> Any:
-    from_sets = turn.project.rankings.filter(answer_set__rounds=turn)
-    # People's and simulated rankings never mix: a project holds the one kind or the other.
-    return from_sets.filter(is_simulated=turn.project.is_simulated)
+def round_rankings(turn: Round) -> QuerySet[Ranking]:
+    """What the reward model of this round is trained on: see `usable_rankings`."""
+    return usable_rankings(turn.project).filter(answer_set__rounds=turn)
 
 
 def _finished(turn: Round, stage: str) -> Run:

@@ -18,8 +18,9 @@ from labelhub.assignments.models import Slot
 from labelhub.projects.models import Membership, Project
 from labelhub.prompts.models import Answer, AnswerSet, Prompt
 from labelhub.rankings.models import Flag, Ranking, Skip
+from labelhub.registry.models import ModelVersion
 from labelhub.rounds.models import Round, RoundRun
-from labelhub.rounds.rules import ENDED
+from labelhub.rounds.rules import ENDED, SCORE
 from labelhub.runs.models import Run
 from labelhub.runs.queries import interval, number
 
@@ -123,6 +124,29 @@ def latest_runs(round: Round) -> dict[str, Run]:
 def runs_in(round: Round) -> list[Run]:
     """Every run of the round in the order in which they began."""
     return [link.run for link in round.round_runs.select_related("run").order_by("run_id")]
+
+
+def newest_ensemble(project: Project) -> ModelVersion | None:
+    """The project's newest reward model of several heads: its disagreement orders the queue."""
+    rewards = ModelVersion.objects.filter(project=project, kind=ModelVersion.Kind.REWARD)
+    return rewards.filter(metrics__ensemble__members__gte=2).order_by("-number").first()
+
+
+def scoring_runs(round: Round) -> QuerySet[Run]:
+    """Finished runs in which an ensemble read the round's open sets, newest first."""
+    links = Run.objects.filter(round_run__round=round, round_run__stage=SCORE)
+    return links.filter(state=Run.State.FINISHED).order_by("-pk")
+
+
+def living_scoring(round: Round) -> QuerySet[Run]:
+    """Such runs that are queued or under way."""
+    links = Run.objects.filter(round_run__round=round, round_run__stage=SCORE)
+    return links.filter(state__in=[Run.State.QUEUED, Run.State.RUNNING]).order_by("pk")
+
+
+def may_score(round: Round) -> bool:
+    """Whether an ensemble is there to read the open sets and is not at it already."""
+    return newest_ensemble(round.project) is not None and not living_scoring(round).exists()
 
 
 def written(round: Round) -> Written:
@@ -290,8 +314,8 @@ def _outcome(round: Round, reports: dict[tuple[int, str], dict[str, Any]]) -> Ou
 
 
 def flags_of(project: Project, limit: int = 6) -> list[Flag]:
-    """What annotators want an admin to see, newest first."""
-    rows = Flag.objects.filter(answer__answer_set__prompt__project=project)
+    """What annotators want an admin to see and none has looked at, newest first."""
+    rows = Flag.objects.filter(answer__answer_set__prompt__project=project, handled_at__isnull=True)
     found = rows.select_related("annotator", "answer__answer_set__prompt")
     return list(found.order_by("-id")[:limit])
 

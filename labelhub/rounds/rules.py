@@ -1,9 +1,11 @@
-"""A round's settings and the order of its states. Pure."""
+"""A round's settings, the order of its states, and what an ensemble disagrees about. Pure."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, ClassVar, Final
 
 # The one way through a round; `decide` ends in one of two.
@@ -17,6 +19,8 @@ NEXT: Final[dict[str, tuple[str, ...]]] = {
 # States in which the trainer works, and the stage that it runs.
 STAGES: Final = ("generate", "reward", "ppo", "evaluate")
 ENDED: Final = ("promoted", "rejected")
+# Beside the ranking, not one of the states: the reward ensemble reads what is open.
+SCORE: Final = "score"
 
 
 class ConfigError(ValueError):
@@ -39,12 +43,13 @@ class RoundConfig:
     heldout_prompts: int = 64  # prompts that nothing trains on, to measure the gain
     heldout_answers: int = 4  # answers of each policy to each of them
     reward_epochs: int = 2
+    reward_ensemble: int = 1  # heads of the reward model; from 2 on they say what to rank first
 
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "prompts": (2, 100_000), "answers": (2, 9), "overlap": (1, 20), "max_new_tokens": (1, 4096),
         "temperature": (0.1, 2.0), "steps": (1, 100_000), "episodes": (2, 65_536),
         "kl_budget": (0.1, 1000.0), "heldout_prompts": (1, 10_000), "heldout_answers": (1, 64),
-        "reward_epochs": (1, 20),
+        "reward_epochs": (1, 20), "reward_ensemble": (1, 64),
     }  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -91,7 +96,7 @@ def stage_config(stage: str, config: RoundConfig) -> dict[str, Any]:
     if stage == "generate":
         return {"answers": config.answers, **sampling}
     if stage == "reward":
-        return {"epochs": config.reward_epochs}
+        return {"epochs": config.reward_epochs, "ensemble": config.reward_ensemble}
     if stage == "ppo":
         return {
             "steps": config.steps,
@@ -107,3 +112,41 @@ def stage_config(stage: str, config: RoundConfig) -> dict[str, Any]:
 def stage_seed(round_seed: int, stage: str) -> int:
     """Stages of one round draw from different streams, the same every time."""
     return round_seed * 1000 + STAGES.index(stage)
+
+
+def disagreement(scores: Sequence[Sequence[float]]) -> float:
+    """How far the members of an ensemble disagree about the order of answers: 0 to log 2 nats.
+
+    scores[k][m] is member m's score of answer k, in log-odds. What an annotator's choice between
+    two answers would tell about which member is right is the mutual information
+
+        H(mean over m of p_m) − mean over m of H(p_m),   p_m = σ(score_im − score_jm),
+
+    of which this is the mean over the pairs (Houlsby et al. 2011, “Bayesian Active Learning for
+    Classification and Preference Learning”). Members that all call a pair even agree: it is a
+    matter of taste, and asking people more would teach them nothing. So the spread of scores would
+    be the wrong measure, and it would not be bounded either.
+    """
+    pairs = list(combinations(scores, 2))
+    if not pairs:
+        return 0.0
+    return sum(_information([a - b for a, b in zip(*pair, strict=True)]) for pair in pairs) / len(
+        pairs
+    )
+
+
+def _information(odds: Sequence[float]) -> float:
+    """Mutual information between a yes or no and the member that says it with these log-odds."""
+    if not odds:
+        return 0.0
+    yes = sum(_sigmoid(x) for x in odds) / len(odds)
+    no = sum(_sigmoid(-x) for x in odds) / len(odds)
+    whole = -sum(p * math.log(p) for p in (yes, no) if p > 0)
+    # H(σ(x)) = log(1 + e^-|x|) + |x| σ(-|x|), which keeps its digits where σ(x) rounds to 1
+    own = sum(math.log1p(math.exp(-abs(x))) + abs(x) * _sigmoid(-abs(x)) for x in odds) / len(odds)
+    return max(0.0, whole - own)
+
+
+def _sigmoid(x: float) -> float:
+    small = math.exp(-abs(x))
+    return 1 / (1 + small) if x >= 0 else small / (1 + small)

@@ -6,7 +6,7 @@ import logging
 
 from celery import shared_task
 
-from labelhub.rounds import progress
+from labelhub.rounds import progress, scoring
 from labelhub.rounds.models import Round
 from labelhub.rounds.rules import ENDED
 
@@ -19,6 +19,12 @@ def advance_round(round_id: int) -> str | None:
     return progress.advance(round_id)
 
 
+@shared_task(name="labelhub.rounds.tasks.take_in_scores")
+def take_in_scores(run_id: int) -> int:
+    """Write what a finished scoring run says about the sets that it read."""
+    return scoring.take_in_scores(run_id)
+
+
 @shared_task(name="labelhub.rounds.tasks.sweep_rounds", expires=30)
 def sweep_rounds() -> int:
     """Look after every open round: a message may have been lost. One bad round stops no other."""
@@ -28,4 +34,9 @@ def sweep_rounds() -> int:
             moved += progress.advance(round_id) is not None
         except Exception:
             log.exception("Round %s could not take its next step.", round_id)
+    for run_id in scoring.waiting_scores():
+        try:
+            scoring.take_in_scores(run_id)
+        except Exception:
+            log.exception("The scores of run %s could not be taken in.", run_id)
     return moved

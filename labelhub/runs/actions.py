@@ -15,12 +15,14 @@ from labelhub.accounts.models import User
 from labelhub.lib.errors import Refused
 from labelhub.lib.queue import enqueue_on_commit
 from labelhub.projects.models import Project
+from labelhub.rankings.actions import freeze
 from labelhub.rankings.models import Ranking
-from labelhub.rankings.queries import export_lines
+from labelhub.rankings.quality import reliability
 from labelhub.registry.actions import register_base
 from labelhub.registry.models import ModelVersion
 from labelhub.runs import launcher, rules, tasks
 from labelhub.runs.models import Run, RunInput, Snapshot, SnapshotItem
+from labelhub.runs.queries import snapshot_lines
 from labelhub.runs.signals import run_ended
 
 State = Run.State
@@ -36,22 +38,37 @@ ROLES = {
 
 @transaction.atomic
 def take_snapshot(*, project: Project, rankings: QuerySet[Ranking], by: User | None) -> Snapshot:
-    """Freeze a list of rankings under the hash of the lines that the trainer will read."""
-    ordered = rankings.filter(project=project).order_by("pk")
-    digest = hashlib.sha256()
-    for row in export_lines(ordered):
-        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    ids = list(ordered.values_list("pk", flat=True))
-    if not ids:
+    """Freeze a list of rankings under the hash of the lines that the trainer will read.
+
+    From here on nobody can correct them. Where annotators are weighed, each ranking keeps what it
+    counts by how reliable its annotator is at this moment; otherwise all count the same.
+    """
+    # Locked first: a correction that is on its way ends before, or finds its ranking frozen.
+    locked = rankings.filter(project=project).select_for_update(no_key=True, of=("self",))
+    voices = dict(locked.order_by("pk").values_list("pk", "annotator_id"))
+    if not voices:
         raise Refused(_("There is no ranking yet to take a snapshot of."))
-    snapshot = Snapshot.objects.create(
-        project=project, sha256=digest.hexdigest(), count=len(ids), created_by=by
-    )
+    freeze(voices)
+    weights = reliability(project) if project.weigh_annotators else {}
+    snapshot = Snapshot.objects.create(project=project, count=len(voices), created_by=by)
     SnapshotItem.objects.bulk_create(
-        [SnapshotItem(snapshot=snapshot, ranking_id=pk) for pk in ids], batch_size=500
+        [
+            SnapshotItem(snapshot=snapshot, ranking_id=pk, weight=weights.get(annotator, 1.0))
+            for pk, annotator in voices.items()
+        ],
+        batch_size=500,
     )
-    audit(by=by, action="snapshot.take", target=snapshot, count=len(ids), sha256=snapshot.sha256)
+    snapshot.sha256 = _hash_of_lines(snapshot)
+    snapshot.save(update_fields=["sha256"])
+    audit(by=by, action="snapshot.take", target=snapshot, count=len(voices), sha256=snapshot.sha256)
     return snapshot
+
+
+def _hash_of_lines(snapshot: Snapshot) -> str:
+    digest = hashlib.sha256()
+    for row in snapshot_lines(snapshot):
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def check_config(stage: str, config: dict[str, Any]) -> None:

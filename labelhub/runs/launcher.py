@@ -35,10 +35,10 @@ from labelhub.lib.errors import Refused
 from labelhub.lib.guard import guarded
 from labelhub.prompts.models import Answer, Prompt
 from labelhub.prompts.queries import answer_lines, prompt_lines
-from labelhub.rankings.queries import export_lines
 from labelhub.runs import progress
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run
+from labelhub.runs.queries import snapshot_lines
 from trainer.config import CONFIGS, SpecError, parse_spec
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _data_files(run: Run) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     if ids := run.data.get("prompts"):
         yield "prompts", prompt_lines(Prompt.objects.filter(pk__in=ids).order_by("pk"))
     if run.snapshot is not None:
-        yield "rankings", export_lines(run.snapshot.rankings.order_by("pk"))
+        yield "rankings", snapshot_lines(run.snapshot)
     if ids := run.data.get("answers"):
         answers = Answer.objects.filter(pk__in=ids).select_related("answer_set__prompt")
         yield "answers", answer_lines(answers.order_by("pk"))

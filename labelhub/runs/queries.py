@@ -7,7 +7,8 @@ line of the file wins. Nothing here opens a run's folder: what is not in the dat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,8 +17,11 @@ from django.db.models import QuerySet
 from django.http import Http404
 from django.utils.translation import gettext as _
 
+from labelhub.accounts.models import User
 from labelhub.projects.models import Project
-from labelhub.runs.models import Run, RunEvent
+from labelhub.rankings.queries import export_lines
+from labelhub.registry.models import ModelVersion, Parent
+from labelhub.runs.models import Run, RunEvent, Snapshot, SnapshotItem
 
 # The states in which a run is not over and nobody has to do anything.
 LIVING = (Run.State.QUEUED, Run.State.RUNNING, Run.State.STOPPING)
@@ -225,3 +229,62 @@ def latest_metrics(run: Run) -> dict[str, float]:
         values = ((name, _finite(raw)) for name, raw in event.data.items())
         newest |= {name: value for name, value in values if value is not None}
     return newest
+
+
+# --- what was trained on what
+
+
+def snapshot_lines(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    """The lines that the trainer reads of a snapshot, with what each ranking counts."""
+    weights = snapshot.items.filter(ranking__isnull=False).values_list("ranking_id", "weight")
+    return export_lines(snapshot.rankings.all(), dict(weights))
+
+
+def touched_by(project: Project, user: User) -> tuple[list[Snapshot], list[ModelVersion]]:
+    """What a person's rankings went into: snapshots, and all versions that descend from them.
+
+    Both oldest first. Ask before the person's data is deleted: the links go with it.
+    """
+    snapshots = Snapshot.objects.filter(project=project, rankings__annotator=user).distinct()
+    found = list(snapshots.order_by("pk"))
+    made = _made_from([one.pk for one in found])
+    versions = _with_descendants({pk for outputs in made.values() for pk in outputs})
+    return found, list(ModelVersion.objects.filter(pk__in=versions).order_by("pk"))
+
+
+def trained_by(ranking_ids: Iterable[int]) -> dict[int, list[ModelVersion]]:
+    """The policies that descend from each of these rankings, oldest first; {} for none."""
+    items = SnapshotItem.objects.filter(ranking__in=list(ranking_ids))
+    held: dict[int, set[int]] = defaultdict(set)  # snapshots by ranking
+    for ranking, snapshot in items.values_list("ranking_id", "snapshot_id"):
+        held[ranking].add(snapshot)
+    made = _made_from({one for snapshots in held.values() for one in snapshots})
+    descendants = {one: _with_descendants(set(outputs)) for one, outputs in made.items()}
+    policies = ModelVersion.objects.filter(kind=ModelVersion.Kind.POLICY).in_bulk(
+        {pk for versions in descendants.values() for pk in versions}
+    )
+    found: dict[int, list[ModelVersion]] = {}
+    for ranking, snapshots in held.items():
+        made_of_it = {pk for one in snapshots for pk in descendants.get(one, ())}
+        if known := sorted(made_of_it & set(policies)):
+            found[ranking] = [policies[pk] for pk in known]
+    return found
+
+
+def _made_from(snapshot_ids: Iterable[int]) -> dict[int, list[int]]:
+    """The versions that runs made of each of these snapshots."""
+    runs = Run.objects.filter(snapshot__in=list(snapshot_ids), output__isnull=False)
+    made: dict[int, list[int]] = defaultdict(list)
+    for snapshot, output in runs.values_list("snapshot_id", "output_id"):
+        made[snapshot].append(output)
+    return made
+
+
+def _with_descendants(version_ids: set[int]) -> set[int]:
+    """These versions and everything that was made of them, in one query for each generation."""
+    known, newest = set(version_ids), set(version_ids)
+    while newest:
+        children = Parent.objects.filter(parent__in=newest).values_list("child_id", flat=True)
+        newest = set(children) - known
+        known |= newest
+    return known

@@ -15,7 +15,10 @@ import pytest
 from tests.servers import postgres_url
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["accounts/test_audit_log.py", "prompts", "assignments", "rankings"]
+ROOMS = [
+    *("accounts/test_audit_log.py", "runs/test_snapshots.py", "rounds/test_loop.py"),
+    *("projects", "prompts", "assignments", "rankings"),
+]
 
 
 @pytest.mark.slow

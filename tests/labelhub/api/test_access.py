@@ -22,6 +22,8 @@ CALLERS = ["ada", "ben", "mallory", "ada's read", "ada's run", "ada's write", "b
 TABLE = {
     ("projects", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("project", "get"): [200, 200, 404, 200, 403, 403, 200],
+    ("project-consensus", "get"): [200, 403, 404, 200, 403, 403, 403],
+    ("project-sft", "get"): [200, 403, 404, 200, 403, 403, 403],
     ("prompts", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("prompts", "post"): [200, 403, 404, 403, 403, 200, 403],
     ("snapshots", "get"): [200, 200, 200, 200, 403, 403, 200],
@@ -58,7 +60,8 @@ def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any
         "version": world.policy.pk,
     }
     slug = world.project.slug
-    arguments = [slug] if name == "project" else [pk[name]] if name in pk else []
+    of_project = name == "project" or name.startswith("project-")
+    arguments = [slug] if of_project else [pk[name]] if name in pk else []
     bodies = {
         "prompts": {
             "project": slug,

@@ -14,10 +14,11 @@ from labelhub.prompts.actions import (
     create_answer_set,
     hold_out,
     import_prompts,
+    restore_prompt,
     retire_prompt,
 )
 from labelhub.prompts.models import Answer, AnswerSet, Prompt
-from labelhub.prompts.queries import answer_lines, answers_of, draw_prompts, prompt_lines
+from labelhub.prompts.queries import answer_lines, answers_of, prompt_lines, usable_prompts
 from tests.factories import make_answer_set, make_project, make_prompt, make_version
 from tests.labelhub.constraints import names_of, refused_by
 
@@ -184,22 +185,28 @@ def test_a_set_has_two_to_nine_answers(project: Project, count: int) -> None:
 def test_a_retired_prompt_is_drawn_no_more(project: Project, ada: User) -> None:
     prompt = make_prompt(project)
     retire_prompt(prompt=prompt, by=ada)
-    assert draw_prompts(project, count=5, seed=0) == []
+    assert not usable_prompts(project).exists()
+
+
+def test_a_prompt_may_ask_for_a_skill(project: Project, ada: User) -> None:
+    line = {"prompt": "Is it measles?", "skill": " medicine "}
+    import_prompts(project=project, lines=[line, {"prompt": "Hello?"}], by=ada)
+    assert dict(Prompt.objects.values_list("skill", "messages__0__content")) == {
+        "medicine": "Is it measles?",
+        "": "Hello?",
+    }
+    report = import_prompts(project=project, lines=[line | {"skill": "x" * 41}], by=ada)
+    assert "“skill” must be text of at most 40 characters" in report.refused[0][1]
+
+
+def test_a_retired_prompt_can_be_restored(project: Project, ada: User) -> None:
+    prompt = make_prompt(project)
+    retire_prompt(prompt=prompt, by=ada)
+    restore_prompt(prompt=prompt, by=ada)
+    assert list(usable_prompts(project)) == [prompt]
 
 
 # --- reads
-
-
-def test_drawing_takes_fresh_prompts_first(project: Project) -> None:
-    used = make_answer_set(project).prompt
-    fresh = [make_prompt(project) for _ in range(2)]
-    held_out = make_prompt(project, held_out=True)
-    chinese = make_prompt(project, language="zh-hans")
-    drawn = draw_prompts(project, count=3, seed=5, language="en")
-    assert set(drawn[:2]) == set(fresh)
-    assert drawn[2] == used
-    assert draw_prompts(project, count=9, seed=5, held_out=True) == [held_out]
-    assert draw_prompts(project, count=9, seed=5, language="zh-hans") == [chinese]
 
 
 def test_lines_for_the_trainer_have_ids_as_text(project: Project) -> None:
@@ -234,6 +241,20 @@ def test_the_purpose_of_a_set_is_known(project: Project) -> None:
     )
 
 
+def test_a_repeat_has_an_original_and_nothing_else_has(project: Project) -> None:
+    first = make_answer_set(project)
+    for purpose, original in (("repeat", None), ("rank", first), ("gold", first)):
+        refused_by(
+            AnswerSet,
+            "only_a_repeat_has_an_original",
+            lambda purpose=purpose, original=original: AnswerSet.objects.create(
+                prompt=first.prompt, purpose=purpose, original=original
+            ),
+        )
+    again = AnswerSet.objects.create(prompt=first.prompt, purpose="repeat", original=first)
+    assert list(first.copies.all()) == [again]
+
+
 def test_a_number_stands_once_in_a_set(project: Project) -> None:
     second = make_answer_set(project).answers.filter(n=1)
     refused_by(Answer, "answer_n_once_per_set", lambda: second.update(n=0))
@@ -243,5 +264,6 @@ def test_every_constraint_of_this_room_is_broken_above() -> None:
     assert {name for _model, name in names_of(Prompt, AnswerSet, Answer)} == {
         "prompt_once_per_project",
         "answer_set_purpose_known",
+        "only_a_repeat_has_an_original",
         "answer_n_once_per_set",
     }

@@ -11,7 +11,7 @@ from django.db.models import ProtectedError
 from labelhub.accounts.models import User
 from labelhub.projects.models import Project
 from labelhub.prompts.models import AnswerSet
-from labelhub.rankings.models import Flag, Ranking, RankingItem, Skip
+from labelhub.rankings.models import Flag, Gold, Ranking, RankingItem, RankingRevision, Skip
 from tests.factories import make_answer_set, make_ranking, make_slot
 from tests.labelhub.constraints import names_of, refused_by
 
@@ -56,6 +56,12 @@ def flag_twice(answer_set: AnswerSet, ann: User) -> None:
         Flag.objects.create(answer=answer_set.answers.first(), annotator=ann)
 
 
+def one_revision_twice(answer_set: AnswerSet, ann: User) -> None:
+    ranking = make_ranking(answer_set, ann)
+    for _ in range(2):
+        RankingRevision.objects.create(ranking=ranking, n=1, facts={})
+
+
 BROKEN: dict[tuple[type[models.Model], str], Break] = {
     (Ranking, "one_ranking_per_annotator_and_set"): second_opinion,
     (Ranking, "active_within_duration"): more_active_than_there,
@@ -65,13 +71,14 @@ BROKEN: dict[tuple[type[models.Model], str], Break] = {
     (RankingItem, "position_0_to_8"): item(position=9),
     (RankingItem, "gap_1_to_3"): item(gap=4),
     (RankingItem, "likert_1_to_7"): item(likert=8),
+    (RankingRevision, "revision_once_per_ranking"): one_revision_twice,
     (Skip, "one_skip_per_set"): skip_twice,
     (Flag, "one_flag_per_annotator"): flag_twice,
 }
 
 
 def test_every_constraint_is_broken_here() -> None:
-    assert names_of(Ranking, RankingItem, Skip, Flag) == set(BROKEN)
+    assert names_of(Ranking, RankingItem, RankingRevision, Gold, Skip, Flag) == set(BROKEN)
 
 
 @pytest.mark.parametrize(("model", "name"), BROKEN, ids=lambda one: str(one))
@@ -100,6 +107,13 @@ def test_one_submit_key_stores_one_ranking(project: Project, ann: User, ben: Use
     bens = make_ranking(make_answer_set(project), ben)
     with pytest.raises(IntegrityError, match="idempotency_key"), transaction.atomic():
         Ranking.objects.filter(pk=bens.pk).update(idempotency_key=anns.idempotency_key)
+
+
+def test_one_set_has_one_known_ranking(project: Project) -> None:
+    answer_set = make_answer_set(project, purpose=AnswerSet.Purpose.GOLD)
+    Gold.objects.create(answer_set=answer_set, ranks={})
+    with pytest.raises(IntegrityError, match="answer_set"), transaction.atomic():
+        Gold.objects.create(answer_set=answer_set, ranks={})
 
 
 def test_what_a_ranking_speaks_of_cannot_be_removed(project: Project, ann: User) -> None:

@@ -7,13 +7,21 @@ import json
 import pytest
 
 from labelhub.accounts.models import User
+from labelhub.assignments.models import Slot
 from labelhub.projects.models import Project
 from labelhub.rankings import queries
 from labelhub.rankings.models import Ranking
-from labelhub.rankings.queries import agreement_in, export_lines, progress_of
+from labelhub.rankings.queries import (
+    agreement_in,
+    export_lines,
+    history_of,
+    progress_of,
+    sft_lines,
+)
 from tests.factories import (
     hold,
     make_answer_set,
+    make_project,
     make_prompt,
     make_ranking,
     make_user,
@@ -49,6 +57,25 @@ def test_gaps_are_given_where_somebody_gave_them(project: Project, ann: User) ->
     assert line["gaps"] == [None, 3]
 
 
+def test_weights_are_given_where_somebody_gave_them(project: Project, ann: User, ben: User) -> None:
+    answer_set = make_answer_set(project)
+    anns = make_ranking(answer_set, ann)
+    make_ranking(answer_set, ben)
+    lines = export_lines(Ranking.objects.all(), {anns.pk: 0.25})
+    assert [line["weight"] for line in lines] == [0.25, 1.0]
+
+
+def test_what_is_said_beside_the_order_never_reaches_the_reward_model(
+    project: Project, ann: User
+) -> None:
+    ranking = make_ranking(
+        make_answer_set(project), ann, ideal_answer="Say this instead.", all_bad=True
+    )
+    ranking.items.update(likert=7, critique="Too long.", attributes=["rude"])
+    (line,) = export_lines(Ranking.objects.all())
+    assert set(line) == {"prompt", "answers", "ranks", "annotator", "weight"}
+
+
 def test_no_line_tells_who_or_what_wrote_it(project: Project) -> None:
     cid = make_user("cid-with-a-name")
     version = make_version("a-model-with-a-name")
@@ -80,6 +107,49 @@ def test_many_rankings_are_read_in_few_queries(
     # One for the rankings, then four (items, answers, sets, prompts) for each chunk of 3, 3 and 1.
     with django_assert_num_queries(1 + 3 * 4):  # type: ignore[operator]
         assert len(list(export_lines(Ranking.objects.all()))) == 7
+
+
+# --- ideal answers
+
+
+def test_an_ideal_answer_is_a_pair_for_fine_tuning(project: Project, ann: User, ben: User) -> None:
+    answer_set = make_answer_set(project, prompt=make_prompt(project, "Why is the sky blue?"))
+    make_ranking(answer_set, ann, ideal_answer="It scatters blue light.")
+    make_ranking(answer_set, ben, [1, 1, 1, 1], ideal_answer="Rayleigh.")
+    make_ranking(make_answer_set(project), ann)
+    asked = [{"role": "user", "content": "Why is the sky blue?"}]
+    assert list(sft_lines(project)) == [
+        {"prompt": asked, "answer": "It scatters blue light.", "annotator": str(ann.pk)},
+        {"prompt": asked, "answer": "Rayleigh.", "annotator": str(ben.pk)},
+    ]
+
+
+def test_nothing_held_out_simulated_or_learnt_is_fine_tuned_on(project: Project, ann: User) -> None:
+    held_out = make_prompt(project, held_out=True)
+    make_ranking(make_answer_set(project, prompt=held_out), ann, ideal_answer="A")
+    robot = make_user("robot", is_simulated=True)
+    make_ranking(make_answer_set(project), robot, ideal_answer="B")
+    lesson = make_ranking(make_answer_set(project, purpose="tutorial"), ann, ideal_answer="C")
+    Slot.objects.filter(pk=lesson.slot_id).update(kind=Slot.Kind.TUTORIAL)
+    elsewhere = make_project("elsewhere", annotators=[ann])
+    make_ranking(make_answer_set(elsewhere), ann, ideal_answer="D")
+    assert list(sft_lines(project)) == []
+
+
+# --- figures, and a person's own
+
+
+def test_the_history_is_newest_first_and_gives_no_known_ranking_away(
+    project: Project, ann: User, ben: User
+) -> None:
+    first = make_ranking(make_answer_set(project), ann)
+    gold = make_ranking(make_answer_set(project, purpose="gold"), ann)
+    Slot.objects.filter(pk=gold.slot_id).update(kind=Slot.Kind.GOLD)
+    lesson = make_ranking(make_answer_set(project, purpose="tutorial"), ann)
+    Slot.objects.filter(pk=lesson.slot_id).update(kind=Slot.Kind.TUTORIAL)
+    make_ranking(first.answer_set, ben)
+    make_ranking(make_answer_set(make_project("elsewhere", annotators=[ann])), ann)
+    assert list(history_of(ann, project)) == [gold, first]
 
 
 def test_agreement_is_counted_over_shared_sets(project: Project, ann: User, ben: User) -> None:

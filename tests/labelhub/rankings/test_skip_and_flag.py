@@ -13,7 +13,7 @@ from labelhub.assignments.actions import claim_next
 from labelhub.assignments.models import Slot
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
-from labelhub.rankings.actions import flag_answer, skip
+from labelhub.rankings.actions import flag_answer, handle_flag, skip
 from labelhub.rankings.models import Flag, Skip
 from labelhub.rankings.queries import flags_in, harmful_skips
 from tests.factories import make_answer_set, make_ranking
@@ -64,11 +64,8 @@ def test_a_late_skip_takes_the_slot_from_nobody(
     assert Skip.objects.get().annotator == ann
 
 
-def test_a_harmful_set_is_reported_and_closes_nothing(
-    held: Slot, project: Project, ann: User
-) -> None:
+def test_a_harmful_set_is_reported(held: Slot, project: Project, ann: User) -> None:
     skipped = pass_on(held, ann, "harmful", "Names a private person.")
-    assert Slot.objects.get().state == Slot.State.OPEN
     assert list(harmful_skips(project)) == [skipped]
     entry = AuditEntry.objects.get(action="answers.report_harmful")
     assert entry.details == {"answer_set": held.answer_set_id, "reason": "harmful"}
@@ -121,6 +118,21 @@ def test_flagging_again_replaces_the_note(held: Slot, ann: User) -> None:
     flag_answer(answer=answer, note="Rude.", by=ann)
     flag_answer(answer=answer, note="Rude, and wrong.", by=ann)
     assert Flag.objects.get().note == "Rude, and wrong."
+
+
+def test_a_flag_is_handled_once(held: Slot, ann: User, ada: User) -> None:
+    flag = flag_answer(answer=held.answer_set.answers.first(), note="Rude.", by=ann)
+    moment = handle_flag(flag=flag, by=ada).handled_at
+    assert moment is not None
+    assert handle_flag(flag=flag, by=ada).handled_at == moment
+    entry = AuditEntry.objects.get(action="flag.handle")
+    assert (entry.actor_name, entry.target) == ("ada", f"flag:{flag.pk}")
+
+
+def test_flagging_again_asks_the_admins_again(held: Slot, ann: User, ada: User) -> None:
+    answer = held.answer_set.answers.first()
+    handle_flag(flag=flag_answer(answer=answer, note="Rude.", by=ann), by=ada)
+    assert flag_answer(answer=answer, note="Still there.", by=ann).handled_at is None
 
 
 def test_a_stranger_flags_nothing(held: Slot, mallory: User) -> None:

@@ -113,7 +113,7 @@ def test_a_project_without_guidelines_can_be_ranked(ann: User) -> None:
 
 def test_rankings_of_simulated_annotators_are_marked() -> None:
     robot = make_user("robot", is_simulated=True)
-    project = make_project(annotators=[robot])
+    project = make_project(annotators=[robot], is_simulated=True)
     make_answer_set(project, slots=1)
     assert submit(claim_next(project=project, by=robot), robot).is_simulated is True
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labelhub.accounts.models import User
+from labelhub.assignments.actions import claim_review
 from labelhub.assignments.models import Slot
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
+from labelhub.prompts.actions import retire_prompt
 from labelhub.prompts.models import AnswerSet
 from labelhub.registry.actions import promote
 from labelhub.registry.models import LivePolicy
 from labelhub.rounds import actions, progress
 from labelhub.rounds.models import Round
+from labelhub.runs import actions as run_actions
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run
 from tests import factories
+from tests.labelhub.rankings import desk
 
 CONFIG = {"prompts": 2, "answers": 3, "steps": 2, "heldout_prompts": 2}
 
@@ -210,3 +215,101 @@ def test_the_config_travels_to_the_trainer(ready: Project, ada: User) -> None:
     # What the round does not say, the project does.
     assert run.config == {"answers": 3, "max_new_tokens": 96, "temperature": 1.0}
     assert json.loads(json.dumps(turn.config))["languages"] == ["en"]
+
+
+# --- how the ranking of a round comes to its end
+
+
+@pytest.fixture
+def ranking(ready: Project, ada: User, monkeypatch: pytest.MonkeyPatch) -> Round:
+    """A round whose two sets wait for one opinion each; no trainer starts after them."""
+    monkeypatch.setattr(run_actions, "enqueue_on_commit", lambda *_args: None)
+    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
+    finish(turn, lines=generated(turn))
+    progress.advance(turn.pk)
+    turn.refresh_from_db()
+    return turn
+
+
+def sets_of(turn: Round) -> list[AnswerSet]:
+    return list(turn.answer_sets.filter(purpose=AnswerSet.Purpose.RANK).order_by("pk"))
+
+
+def state_of(turn: Round) -> str:
+    turn.refresh_from_db()
+    return turn.state
+
+
+def test_a_skip_that_closes_the_last_slot_lets_the_round_go_on(
+    ranking: Round, ann: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    first, second = sets_of(ranking)
+    with django_capture_on_commit_callbacks(execute=True):
+        desk.rank(first, ann, (1, 2, 3))
+    assert state_of(ranking) == "rank"
+    with django_capture_on_commit_callbacks(execute=True):
+        desk.pass_on(second, ann, "harmful")
+    assert state_of(ranking) == "reward"
+    assert ranking.snapshot is not None
+    assert ranking.snapshot.count == 1
+
+
+def test_the_last_ranking_lets_the_round_go_on(
+    ranking: Round, ann: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    for answer_set in sets_of(ranking):
+        with django_capture_on_commit_callbacks(execute=True):
+            desk.rank(answer_set, ann, (1, 2, 3))
+    assert state_of(ranking) == "reward"
+
+
+def test_a_round_of_which_all_was_skipped_waits_for_an_admin(
+    ranking: Round, ann: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    for answer_set in sets_of(ranking):
+        with django_capture_on_commit_callbacks(execute=True):
+            desk.pass_on(answer_set, ann, "private")
+    assert progress.open_opinions(ranking) == 0
+    assert progress.advance(ranking.pk) is None
+    assert state_of(ranking) == "rank"
+
+
+def test_nobody_waits_for_opinions_on_a_retired_prompt(
+    ranking: Round, ann: User, ada: User
+) -> None:
+    first, second = sets_of(ranking)
+    desk.rank(first, ann, (1, 2, 3))
+    retire_prompt(prompt=second.prompt, by=ada)
+    assert progress.advance(ranking.pk) == "reward"
+
+
+def test_a_round_waits_for_the_reviewers_decision_and_trains_on_it_alone(
+    ranking: Round, ann: User, ben: User, ada: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    first, second = sets_of(ranking)
+    factories.make_slot(first)
+    with django_capture_on_commit_callbacks(execute=True):
+        desk.rank(second, ann, (1, 2, 3))
+        desk.rank(first, ann, (1, 2, 3))
+        desk.rank(first, ben, (3, 2, 1))
+    assert state_of(ranking) == "rank"
+    with django_capture_on_commit_callbacks(execute=True):
+        slot = claim_review(project=ranking.project, by=ada)
+        assert slot is not None
+        decision = desk.submit(slot, ada, (2, 1, 3))
+    assert state_of(ranking) == "reward"
+    assert ranking.snapshot is not None
+    trained_on = set(ranking.snapshot.rankings.all())
+    assert decision in trained_on
+    assert {one.answer_set for one in trained_on} == {first, second}
+    assert len(trained_on) == 2
+
+
+def test_known_rankings_and_repeats_train_nothing(ranking: Round, ann: User) -> None:
+    first, second = sets_of(ranking)
+    for purpose, original in (("gold", None), ("repeat", first)):
+        known = AnswerSet.objects.create(prompt=first.prompt, purpose=purpose, original=original)
+        ranking.answer_sets.add(known)
+        factories.make_ranking(known, ann, [])
+    opinions = {desk.rank(one, ann, (1, 2, 3)) for one in (first, second)}
+    assert set(progress.round_rankings(ranking)) == opinions
