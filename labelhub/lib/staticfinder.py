@@ -15,6 +15,9 @@ from django.core.files.storage import FileSystemStorage
 
 VENDOR = {
     "vendor/sortable.js": "sortablejs/modular/sortable.esm.js",
+    # array.js imports ./base.js beside it
+    "vendor/diff/array.js": "diff/libesm/diff/array.js",
+    "vendor/diff/base.js": "diff/libesm/diff/base.js",
 }
 
 

@@ -2,7 +2,7 @@
  * The lease on a set, and the time spent on it: renewed while somebody is at work, counted down in the bar,
  * given back when the last tab with it is left. Pauses of more than two minutes are no active time.
  *
- * The page's own forms do not give the set back, nor does a reload where the browser tells it apart; where
+ * The page's own forms do not give the set back (nor does "labelhub:leaving", sent before the way on), nor does a reload where the browser tells it apart; where
  * it does not, the reloaded page takes the set up again. Nothing is lost if all of this fails: the server
  * keeps late work.
  */
@@ -74,9 +74,10 @@ export function keepLease(bar, form, { onActivity, onLost, onBack }) {
   for (const kind of ACTIVITY) addEventListener(kind, alive, { passive: true, capture: true });
   addEventListener("online", renew);
   releaseOnLeave(bar, form);
-  if (performance.getEntriesByType("navigation")[0]?.type !== "navigate") {
-    RETURN_AFTER_MS.forEach((wait) => setTimeout(renew, wait));
-  }
+  const arrival = performance.getEntriesByType("navigation")[0];
+  if (arrival?.type !== "navigate") RETURN_AFTER_MS.forEach((wait) => setTimeout(renew, wait));
+  // A page that was fetched before it was wanted shows what was left of the lease then.
+  else if (arrival.deliveryType === "navigational-prefetch") renew();
   show();
   setInterval(show, 1000);
 }
@@ -88,6 +89,7 @@ function releaseOnLeave(bar, form) {
   globalThis.navigation?.addEventListener("navigate", (event) => {
     staying ||= event.navigationType === "reload";
   });
+  addEventListener("labelhub:leaving", () => (staying = true));
   addEventListener("pagehide", () => {
     const last = tabs.leave();
     if (!staying && last) navigator.sendBeacon(bar.dataset.release, proof(form));

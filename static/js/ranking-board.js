@@ -1,15 +1,28 @@
 /**
- * The ranking board: turns the plain form of annotate/board.html into tiers from best to worst.
+ * The ranking board: turns the plain form of annotate/board.html into tiers from best to worst (two cards: into
+ * one scale between them).
  *
- * State lives in a weak order (weak-order.js); the page is drawn from it after every move, and the lists of
- * places in the form are written from it, so what is submitted is what is seen. Moves come by drag
- * (SortableJS, loaded apart: without it all else works), by keys and by the buttons on the cards, and are
- * told in a live region. Words come from data attributes of #board.
+ * State lives in a weak order (weak-order.js) with the sizes of its steps (gaps.js); the page is drawn from it
+ * after every move (tiers.js, scale.js), and the fields of the form are written from it, so what is submitted
+ * is what is seen. What is said beside the order stands in fields of its own (feedback.js). Undo and redo walk
+ * through orders and sizes; text has the browser's own undo. Moves are told in a live region. Words come from
+ * data attributes of #board.
+ *
+ * Events on #board for other modules: board:ready, board:drawn, board:changed, board:restored; board:key for a
+ * key that the board does not use, and board:submit before the form goes out: preventDefault() takes it over.
+ * Who sends board:place with ranks by answer id sets the whole order at once.
  */
-import * as weak from "labelhub/weak-order";
+import { keepDraft, openDraft, store, stored } from "labelhub/draft";
+import { Feedback } from "labelhub/feedback";
+import { flagDialog } from "labelhub/flag";
+import * as gaps from "labelhub/gaps";
+import { isTyping, keyOf } from "labelhub/keys";
 import { ActiveTime, keepLease } from "labelhub/lease";
+import { Scale } from "labelhub/scale";
+import { Tiers } from "labelhub/tiers";
+import * as weak from "labelhub/weak-order";
+import { fill, wordList } from "labelhub/words";
 
-const MOTION_MS = 140;
 const $ = (id) => document.getElementById(id);
 const board = $("board");
 const form = $("ranking");
@@ -18,42 +31,52 @@ const words = board.dataset;
 const cards = new Map([...board.querySelectorAll(".answer")].map((card) => [card.dataset.id, card]));
 const ids = [...cards.keys()];
 const letter = (id) => cards.get(id).dataset.letter;
-const fill = (pattern, values) => pattern.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const wordList = (names) =>
-  names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${words.wordAnd} ${names.at(-1)}`;
+const isPair = ids.length === 2;
+const letterOfFlag = ids.some((id) => letter(id) === "F");
+const sameOrder = (one, other) => weak.same(one, other) && gaps.sameSizes(one, other);
+const summaryOf = (order, fields) => JSON.stringify([weak.toRanks(order), gaps.sizes(order), fields]);
 
-const draft = openDraft();
-const trail = new weak.History(draft.order);
+document.querySelectorAll(".live-only").forEach((element) => (element.hidden = false));
+document.querySelectorAll(".plain-only").forEach((element) => (element.hidden = true));
+board.classList.add("live");
+cards.forEach(equip);
+
+const feedback = new Feedback(form, cards, {
+  onChange: changed,
+  onCopied: (id) => say(fill(words.sayCopied, { card: letter(id) })),
+  onGraded: (id, grade) => say(fill(grade ? words.sayGraded : words.sayUngraded, { card: letter(id), grade })),
+});
+const asFilled = summaryOf(orderOnPage(), feedback.snapshot());
+const draft = takeDraft();
+const trail = new weak.History(draft.order, sameOrder);
 const time = new ActiveTime(draft.activeMs);
+const view = isPair
+  ? new Scale(board, cards, { onOrder: (order) => compare(order) })
+  : new Tiers(board, cards, { onMove: move, onRest: placeRest, onDropped: dropped, onGap: widen });
+const flag = flagDialog(form, { onSent: (said) => (say(said), tell(said)), failed: words.sayFlagFailed });
 let picked = null;
-let Sortable = null;
-let sortables = [];
 let sending = false;
 
-start();
-
 function start() {
-  document.querySelectorAll(".live-only").forEach((element) => (element.hidden = false));
-  board.classList.add("live");
-  document.querySelector(".plain-help").hidden = true;
-  for (const [id, card] of cards) equip(id, card);
   draw({ still: true });
   listen();
-  keepLease($("lease"), form, { onActivity: () => time.touch(), onLost: complain, onBack: forgive });
-  if (draft.restored) say(words.sayRestored);
+  if ($("lease")) {
+    keepLease($("lease"), form, { onActivity: () => time.touch(), onLost: complain, onBack: forgive });
+  } else {
+    for (const kind of ["pointermove", "keydown", "scroll"]) {
+      addEventListener(kind, () => time.touch(), { passive: true, capture: true });
+    }
+  }
+  if (draft.restored) {
+    say(words.sayRestored);
+    emit("restored");
+  }
   if (!$("refusal").hidden) $("refusal").focus();
-  import("sortablejs").then(
-    (module) => {
-      Sortable = module.default;
-      board.classList.add("draggable");
-      makeSortable();
-    },
-    () => {}, // keys and buttons do all that dragging does
-  );
+  emit("ready");
 }
 
-/** The letter becomes a button; the tools of a card come from the template. */
-function equip(id, card) {
+/** The letter becomes a button. */
+function equip(card, id) {
   card.tabIndex = -1;
   const key = document.createElement("button");
   key.type = "button";
@@ -62,59 +85,96 @@ function equip(id, card) {
   key.setAttribute("aria-label", card.getAttribute("aria-label"));
   key.addEventListener("click", () => pick(id));
   card.querySelector(".key").replaceWith(key);
-  const tools = $("card-tools").content.cloneNode(true);
-  for (const button of tools.querySelectorAll("[data-move]")) {
-    button.setAttribute("aria-label", fill(button.getAttribute("aria-label"), { card: letter(id) }));
-    button.addEventListener("click", () => move(id, weak[button.dataset.move]));
-  }
-  card.querySelector(".answer-head").append(tools);
   card.addEventListener("focusin", () => mark(id));
   card.addEventListener("pointerdown", () => mark(id));
+}
+
+/** Tell other modules; false if one of them took it over. */
+function emit(name, detail = {}) {
+  return board.dispatchEvent(new CustomEvent(`board:${name}`, { bubbles: true, cancelable: true, detail }));
 }
 
 // --- moves
 
 /** A letter was pressed: a card of the pool takes the next place, a placed one is picked. */
 function pick(id) {
-  if (trail.now.pool.includes(id)) return move(id, weak.place);
   mark(id);
-  focusOn(id);
+  if (isPair) return view.towards(id);
+  if (trail.now.pool.includes(id)) return move(id, weak.place);
+  view.focus(id);
   say(whereIs(id));
 }
 
 function move(id, how) {
   picked = id;
-  if (how === weak.tie && !trail.now.pool.includes(id) && trail.now.tiers.length < 2 && isAlone(id)) {
+  const isAlone = () => trail.now.tiers[weak.tierOf(trail.now, id)].length === 1;
+  if (how === weak.tie && !trail.now.pool.includes(id) && trail.now.tiers.length < 2 && isAlone()) {
     return say(fill(words.sayAlone, { card: letter(id) }));
   }
-  apply(how(trail.now, id), id);
+  apply({ ...how(trail.now, id), gaps: trail.now.gaps }, id);
   say(whereIs(id) + readiness());
 }
 
-function isAlone(id) {
-  return trail.now.tiers[weak.tierOf(trail.now, id)].length === 1;
-}
-
 function apply(order, focus = null) {
-  if (!trail.push(order)) return focus && focusOn(focus);
+  if (!trail.push(order)) return focus && view.focus(focus);
   forgive();
   draw({ focus });
-  save();
+  changed();
 }
 
 function travel(there, done) {
   const moved = trail[there]();
   if (moved) {
     draw();
-    save();
+    changed();
   }
-  say((moved ? `${done} ` : words.sayNothing) + (moved ? summary() : ""));
+  say(moved ? `${done} ${summary()}` : words.sayNothing);
 }
 
 function placeRest() {
-  apply(weak.placeRest(trail.now));
+  apply({ ...weak.placeRest(trail.now), gaps: trail.now.gaps });
   submit.focus();
   say(readiness());
+}
+
+function placeAll(ranks) {
+  const given = Object.fromEntries(ids.map((id) => [id, Number(ranks[id])]));
+  apply({ ...weak.fromRanks(ids, given), gaps: trail.now.gaps });
+  say(summary());
+}
+
+function dropped(order, id) {
+  picked = id;
+  const moved = trail.push({ ...order, gaps: trail.now.gaps });
+  draw({ still: true, focus: id });
+  if (!moved) return;
+  forgive();
+  changed();
+  say(whereIs(id) + readiness());
+}
+
+/** Two cards: the scale says both which is better and by how much. */
+function compare(order) {
+  apply({ gaps: {}, ...order });
+  say(isReady() ? fill(words.sayChosen, { choice: view.sentence }) : words.sayUnchosen);
+}
+
+/** The step after tier `at` gets another size. */
+function widen(at, size) {
+  if (trail.push(gaps.withSize(trail.now, at, size))) {
+    draw({ still: true });
+    changed();
+  }
+  const places = { better: at + 1, worse: at + 2 };
+  const named = board.querySelector(`.gap-steps [data-size="${size}"]`)?.title;
+  say(size ? fill(words.sayGap, { ...places, size: named }) : fill(words.sayNoGap, places));
+}
+
+function widenAt(id, by) {
+  const at = gaps.stepOf(trail.now, id);
+  if (at < 0) return say(fill(words.sayNoNeighbour, { card: letter(id) }));
+  widen(at, Math.min(Math.max(gaps.sizes(trail.now)[at] + by, 0), gaps.LARGEST));
+  view.focus(id);
 }
 
 function mark(id) {
@@ -122,17 +182,16 @@ function mark(id) {
   for (const [one, card] of cards) card.classList.toggle("on", one === id);
 }
 
-function focusOn(id) {
-  const card = cards.get(id);
-  card.focus({ preventScroll: true });
-  card.scrollIntoView({ block: "nearest", inline: "nearest" });
-}
-
 // --- what is said
 
 function say(sentence) {
   // A repeated sentence is told again only if the region changes.
   $("said").textContent = $("said").textContent === sentence ? `${sentence}\u00a0` : sentence;
+}
+
+/** A word beside the buttons, for the eye. */
+function tell(sentence) {
+  $("draft-state").textContent = sentence;
 }
 
 function complain(sentence) {
@@ -149,252 +208,156 @@ function whereIs(id) {
   const card = letter(id);
   if (at < 0) return fill(words.sayPool, { card });
   const others = trail.now.tiers[at].filter((one) => one !== id).map(letter).sort();
-  const values = { card, place: at + 1, places: trail.now.tiers.length, others: wordList(others) };
+  const list = wordList(others, words.wordAnd);
+  const values = { card, place: at + 1, places: trail.now.tiers.length, others: list };
   return fill(others.length ? words.sayTied : words.sayPlaced, values);
 }
 
 function summary() {
+  if (isPair) return view.sentence || words.sayUnchosen;
   return weak.phrase(trail.now, letter) + readiness();
 }
 
 function readiness() {
-  return weak.isComplete(trail.now) ? ` ${fill(words.sayReady, { order: weak.phrase(trail.now, letter) })}` : "";
+  return isReady() ? ` ${fill(words.sayReady, { order: weak.phrase(trail.now, letter) })}` : "";
 }
 
-function missing() {
-  return fill(words.sayMissing, { cards: wordList(trail.now.pool.map(letter)) });
+/** Why the form stays closed, "" when it is open. */
+function closed() {
+  if (!weak.isComplete(trail.now)) {
+    const missing = wordList(trail.now.pool.map(letter), words.wordAnd);
+    return isPair ? words.sayChoose : fill(words.sayMissing, { cards: missing });
+  }
+  const fromRanking = form.dataset.mode === "correct" && form.dataset.filled === "given";
+  return fromRanking && summaryOf(trail.now, feedback.snapshot()) === asFilled ? words.sayUnchanged : "";
+}
+
+function isReady() {
+  return closed() === "";
 }
 
 // --- drawing
 
-/** `focus` is the card to stay with; it is brought into view before it glides, or the glide would hide it. */
 function draw({ still = false, focus = null } = {}) {
-  const before = still ? null : places();
-  const { tiers, pool } = trail.now;
-  board.replaceChildren(...parts(tiers, pool));
-  board.dataset.columns = tiers.length + pool.length;
-  for (const [id, card] of cards) {
-    const placed = !pool.includes(id);
-    card.classList.toggle("placed", placed);
-    card.classList.toggle("on", id === picked);
-    const tied = placed && tiers[weak.tierOf(trail.now, id)].length > 1;
-    card.querySelector('[data-move="better"]').disabled = placed && !tied && tiers[0][0] === id;
-    card.querySelector('[data-move="worse"]').disabled = placed && !tied && tiers.at(-1)[0] === id;
-    card.querySelector('[data-move="tie"]').disabled = tiers.length < 2 && !tied;
-  }
+  view.draw(trail.now, { still, focus, picked });
   const ranks = weak.toRanks(trail.now);
   for (const id of ids) form.elements[`rank-${id}`].value = ranks[id] ?? "";
-  drawDock();
-  makeSortable();
-  if (focus) focusOn(focus);
-  if (before) glide(before);
-}
-
-function parts(tiers, pool) {
-  const all = [gap(0, tiers, pool)];
-  tiers.forEach((tier, i) => all.push(tierBox(tier, i, tiers, pool), gap(i + 1, tiers, pool)));
-  if (pool.length) all.push(poolBox(pool));
-  return all;
-}
-
-/** The room before, between and after tiers: a card that is dropped there gets a tier of its own. */
-function gap(at, tiers, pool) {
-  const box = document.createElement("div");
-  box.className = "gap";
-  if (tiers.length === 0) {
-    box.classList.add("start");
-    box.append(heading(1, words.wordStart), Object.assign(document.createElement("p"), { textContent: words.wordStartHint }));
-  } else if (at > 0 && at < tiers.length) {
-    box.classList.add("between");
-  } else if (at === tiers.length && pool.length) {
-    box.classList.add("next");
+  const steps = gaps.sizes(trail.now);
+  for (let place = 1; place < ids.length; place++) {
+    const field = form.elements[`gap-${place}`];
+    if (field) field.value = steps[place - 1] || "";
   }
-  const list = document.createElement("div");
-  list.className = "drop";
-  box.append(list);
-  return box;
-}
-
-function tierBox(tier, i, tiers, pool) {
-  const box = group("tier");
-  const notes = [];
-  if (i === 0) notes.push(words.wordBest);
-  if (i > 0 && i === tiers.length - 1 && pool.length === 0) notes.push(words.wordWorst);
-  if (tier.length > 1) notes.push(words.wordTie);
-  box.setAttribute("aria-label", [fill(words.wordPlace, { place: i + 1 }), ...notes].join(", "));
-  box.append(heading(i + 1, notes.join(" · ")), drop(tier));
-  return box;
-}
-
-function poolBox(pool) {
-  const box = group("pool");
-  box.dataset.count = pool.length;
-  box.setAttribute("aria-label", words.wordPool);
-  const head = document.createElement("h2");
-  head.textContent = words.wordPool;
-  const tools = $("pool-tools").content.cloneNode(true);
-  tools.querySelector("button").addEventListener("click", placeRest);
-  head.append(tools);
-  box.append(head, drop(pool));
-  return box;
-}
-
-function group(name) {
-  const box = document.createElement("section");
-  box.className = name;
-  box.setAttribute("role", "group");
-  return box;
-}
-
-function heading(number, note) {
-  const head = document.createElement("h2");
-  const figure = document.createElement("b");
-  figure.textContent = number;
-  head.append(figure, ` ${note}`);
-  return head;
-}
-
-function drop(list) {
-  const box = document.createElement("div");
-  box.className = "drop";
-  box.append(...list.map((id) => cards.get(id)));
-  return box;
+  drawDock();
+  emit("drawn", { order: trail.now });
 }
 
 function drawDock() {
-  const complete = weak.isComplete(trail.now);
-  submit.setAttribute("aria-disabled", String(!complete));
-  const order = weak.phrase(trail.now, letter);
+  submit.setAttribute("aria-disabled", String(!isReady()));
+  const order = isPair ? view.sentence : weak.phrase(trail.now, letter);
   const rest = trail.now.pool.length ? "…" : "";
   $("submit-words").textContent = fill(words.wordSubmit, { order: [order, rest].filter(Boolean).join(" › ") });
   $("undo").disabled = trail.past.length === 0;
   $("redo").disabled = trail.future.length === 0;
 }
 
-function places() {
-  return new Map([...cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
-}
-
-/** Let each card glide from where it stood; nothing moves for those who asked for stillness. */
-function glide(before) {
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  for (const [id, card] of cards) {
-    const [old, now] = [before.get(id), card.getBoundingClientRect()];
-    const [x, y] = [old.left - now.left, old.top - now.top];
-    if (x || y) {
-      card.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], {
-        duration: MOTION_MS,
-        easing: "ease-out",
-      });
-    }
-  }
-}
-
-// --- dragging
-
-function makeSortable() {
-  if (!Sortable) return;
-  sortables.forEach((one) => one.destroy());
-  sortables = [...board.querySelectorAll(".drop")].map((list) =>
-    Sortable.create(list, {
-      group: "board",
-      draggable: ".answer",
-      handle: ".answer-head",
-      filter: "button",
-      preventOnFilter: false,
-      forceFallback: true, // the same with mouse, pen and finger
-      fallbackOnBody: true,
-      fallbackTolerance: 4,
-      emptyInsertThreshold: 24,
-      animation: MOTION_MS,
-      onStart: () => board.classList.add("dragging"),
-      onEnd: dropped,
-    }),
-  );
-}
-
-/** Read the order off the page as it was left by the drag. */
-function dropped({ item }) {
-  board.classList.remove("dragging");
-  const lists = [...board.querySelectorAll(".gap .drop, .tier .drop")];
-  const idsIn = (list) => [...list.querySelectorAll(":scope > .answer")].map((card) => card.dataset.id);
-  const order = {
-    tiers: lists.map(idsIn).filter((tier) => tier.length),
-    pool: [...board.querySelectorAll(".pool .drop")].flatMap(idsIn),
-  };
-  picked = item.dataset.id;
-  const moved = trail.push(order);
-  draw({ still: true, focus: picked });
-  if (!moved) return;
-  forgive();
-  save();
-  say(whereIs(picked) + readiness());
-}
-
 // --- keys, buttons, submit
 
 function listen() {
   document.addEventListener("keydown", onKey);
+  board.addEventListener("board:place", (event) => placeAll(event.detail));
   form.addEventListener("submit", onSubmit);
-  $("undo").addEventListener("click", () => travel("undo", words.sayUndone));
-  $("redo").addEventListener("click", () => travel("redo", words.sayRedone));
+  $("undo").addEventListener("click", undo);
+  $("redo").addEventListener("click", redo);
   const keysOn = $("keys-on");
   keysOn.checked = stored("labelhub.keys") !== "off";
   keysOn.addEventListener("change", () => store("labelhub.keys", keysOn.checked ? "on" : "off"));
 }
 
-const KEYS = {
-  arrowleft: (id) => move(id, weak.better),
-  arrowup: (id) => move(id, weak.better),
-  arrowright: (id) => move(id, weak.worse),
-  arrowdown: (id) => move(id, weak.worse),
-  "=": (id) => move(id, weak.tie),
-  backspace: (id) => move(id, weak.putBack),
-  delete: (id) => move(id, weak.putBack),
+const undo = () => travel("undo", words.sayUndone);
+const redo = () => travel("redo", words.sayRedone);
+
+const MOVES = {
+  arrowleft: weak.better,
+  arrowup: weak.better,
+  arrowright: weak.worse,
+  arrowdown: weak.worse,
+  "=": weak.tie,
+  backspace: weak.putBack,
+  delete: weak.putBack,
+};
+const STEPS = { ">": 1, ".": 1, "<": -1, ",": -1 };
+const ON_SCALE = {
+  arrowleft: () => view.step(-1),
+  arrowup: () => view.step(-1),
+  arrowright: () => view.step(1),
+  arrowdown: () => view.step(1),
+  "=": () => view.tie(),
+  backspace: () => view.clear(),
+  delete: () => view.clear(),
+};
+const ANYWHERE = {
+  z: undo,
+  y: redo,
+  s: () => $("skip")?.showPopover(),
+  "?": () => $("keys").showPopover(),
+  t: () => feedback.toIdeal(),
+  n: () => withPicked((id) => feedback.toggleNotes(id)),
+  r: () => withPicked((id) => feedback.toGrade(id)),
 };
 
 function onKey(event) {
-  if (event.altKey || event.isComposing || isTyping(event.target) || document.querySelector(":popover-open")) return;
+  if (event.altKey || event.isComposing || document.querySelector(":popover-open")) return;
   const key = keyOf(event);
-  if (event.ctrlKey || event.metaKey) {
+  const withControl = event.ctrlKey || event.metaKey;
+  if (key === "enter" && withControl) return act(event, () => form.requestSubmit(submit));
+  if (key === "escape") return act(event, leave);
+  if (isTyping(event.target)) return;
+  if (withControl) {
     if (key === "z" || key === "y") act(event, () => (key === "y" || event.shiftKey ? redo() : undo()));
     return;
   }
-  if (key === "escape") return act(event, () => (document.activeElement.blur(), mark(null)));
   if (!$("keys-on").checked) return;
-  const id = cardFor(key);
-  if (id) return act(event, () => pick(id));
-  if (KEYS[key]) return picked && act(event, () => KEYS[key](picked));
-  if (key === "z") return act(event, undo);
-  if (key === "y") return act(event, redo);
-  if (key === "s") return act(event, () => $("skip").showPopover());
-  if (key === "?") return act(event, () => $("keys").showPopover());
-  if (key === "enter" && !event.target.closest("button, a, summary")) act(event, () => form.requestSubmit(submit));
+  const does = meaning(key, event);
+  if (does) return act(event, does);
+  if (does === null && !emit("key", { key, picked, event })) event.preventDefault();
 }
 
-const undo = () => travel("undo", words.sayUndone);
-const redo = () => travel("redo", words.sayRedone);
+/** What a key does here; undefined: the browser's own, null: not the board's. */
+function meaning(key, event) {
+  if (event.target.closest(".likert") && key.startsWith("arrow")) return undefined;
+  if (feedback.isGrade(key)) return () => feedback.grade(key);
+  if (key === "enter") return event.target.closest("button, a, summary") ? undefined : () => form.requestSubmit(submit);
+  if (key === "f" && (event.shiftKey || !letterOfFlag)) return $("flag") ? () => flag(picked) : null;
+  if (isPair && /^[1-9]$/.test(key)) return () => view.choose(Number(key) - 1);
+  const id = cardFor(key);
+  if (id) return () => pick(id);
+  if (isPair) return ON_SCALE[key] ?? ANYWHERE[key] ?? null;
+  if (key in MOVES) return picked ? () => move(picked, MOVES[key]) : undefined;
+  if (key in STEPS && "gaps" in words) return () => withPicked((one) => widenAt(one, STEPS[key]));
+  return ANYWHERE[key] ?? null;
+}
+
+function withPicked(how) {
+  if (picked) how(picked);
+  else say(words.sayPick);
+}
+
+/** Out of a field to its card, out of a card to nothing. */
+function leave() {
+  const card = isTyping(document.activeElement) ? document.activeElement.closest(".answer") : null;
+  if (card) return card.focus({ preventScroll: true });
+  document.activeElement.blur();
+  mark(null);
+}
 
 function act(event, what) {
   event.preventDefault();
   what();
 }
 
-/** The key in small letters; under another script's layout, the Latin letter of the same key. */
-function keyOf(event) {
-  const wide = { "＝": "=", "？": "?" };
-  const latin = /^[\x20-\x7e]$/.test(event.key) || event.key.length > 1;
-  const key = wide[event.key] ?? (latin ? event.key : event.code.replace(/^(Key|Digit)/, ""));
-  return key.toLowerCase();
-}
-
 function cardFor(key) {
   if (/^[1-9]$/.test(key)) return ids[Number(key) - 1];
   return ids.find((id) => letter(id).toLowerCase() === key);
-}
-
-function isTyping(target) {
-  return target.matches("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable]");
 }
 
 function onSubmit(event) {
@@ -404,10 +367,11 @@ function onSubmit(event) {
     complain(sentence);
   };
   if (sending) return event.preventDefault();
-  if (!weak.isComplete(trail.now)) return refuse(missing());
-  if (!navigator.onLine) return refuse(words.sayOffline);
+  if (!isReady()) return refuse(closed());
   form.elements.active_ms.value = time.touch();
   form.elements.duration_ms.value = Date.now() - draft.since;
+  if (!emit("submit")) return event.preventDefault();
+  if (!navigator.onLine) return refuse(words.sayOffline);
   save({ sent: true });
   sending = true;
   // A refusal of the server, or the way back, shows this page anew; a line that fails leaves it as it is.
@@ -417,60 +381,40 @@ function onSubmit(event) {
 // --- the draft
 
 /** What this browser kept for this set; what the server sent back with a refusal goes before it. */
-function openDraft() {
-  sweep();
-  const kept = parsed(stored(form.dataset.draft));
-  const ranks = Object.fromEntries(ids.map((id) => [id, Number(form.elements[`rank-${id}`].value)]));
-  const refused = Object.values(ranks).some(Boolean);
-  const known = kept.order && [...kept.order.tiers.flat(), ...kept.order.pool].sort().join() === [...ids].sort().join();
+function takeDraft() {
+  const kept = openDraft(form.dataset.draft);
+  const fromPage = form.dataset.filled === "sent";
+  const own = kept.order && [...kept.order.tiers.flat(), ...kept.order.pool].sort().join() === [...ids].sort().join();
+  const takes = own && !fromPage;
+  if (takes && kept.fields) feedback.restore(kept.fields);
   return {
-    order: refused || !known ? weak.fromRanks(ids, ranks) : kept.order,
-    restored: !refused && known && kept.order.tiers.length > 0,
+    order: takes ? kept.order : orderOnPage(),
+    restored: takes && (kept.order.tiers.length > 0 || Object.keys(kept.fields ?? {}).length > 0),
     activeMs: kept.activeMs ?? Number(form.elements.active_ms.value),
     since: kept.since ?? Date.now() - Number(form.elements.duration_ms.value),
   };
 }
 
+/** The order that the form came with. */
+function orderOnPage() {
+  const choice = document.querySelector("#scale :checked")?.value;
+  if (choice) return gaps.orderOf(choice, ids);
+  const ranks = Object.fromEntries(ids.map((id) => [id, Number(form.elements[`rank-${id}`].value)]));
+  const order = weak.fromRanks(ids, ranks);
+  const given = [...new Set(Object.values(ranks).filter(Boolean))].sort((a, b) => a - b);
+  return gaps.withSizes(order, given.map((place) => Number(form.elements[`gap-${place}`]?.value ?? 0)));
+}
+
+function changed() {
+  drawDock();
+  save();
+  emit("changed", { order: trail.now });
+}
+
 function save({ sent = false } = {}) {
-  const kept = { order: trail.now, activeMs: time.touch(), since: draft.since, at: Date.now(), sent };
-  const done = store(form.dataset.draft, JSON.stringify(kept));
-  $("draft-state").textContent = done ? words.saySaved : words.sayUnsaved;
+  const fields = feedback.snapshot();
+  const kept = { order: trail.now, fields, activeMs: time.touch(), since: draft.since, sent };
+  tell(keepDraft(form.dataset.draft, kept) ? words.saySaved : words.sayUnsaved);
 }
 
-/** Forget drafts of other sets that were sent, or are older than a week. */
-function sweep() {
-  try {
-    for (const name of Object.keys(localStorage)) {
-      if (!name.startsWith("labelhub.draft.") || name === form.dataset.draft) continue;
-      const { at = 0, sent = false } = parsed(localStorage.getItem(name));
-      if (sent || Date.now() - at > 7 * 86_400_000) localStorage.removeItem(name);
-    }
-  } catch {
-    // no storage, no drafts
-  }
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-function stored(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
-}
-
-function store(name, value) {
-  try {
-    localStorage.setItem(name, value);
-    return true;
-  } catch {
-    return false;
-  }
-}
+start();
