@@ -1,4 +1,4 @@
-"""Pages for annotators: my projects, the next set, the board. All of it works as plain forms.
+"""The ranking board and what is sent from it. All of it works as plain forms.
 
 Every view begins by finding the project among those that the person may annotate. What is sent is
 proved by the slot's lease token, not by who holds the slot now: late but honest work comes from
@@ -8,85 +8,31 @@ people who hold it no more.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST
 
 from labelhub.accounts.http import PersonRequest
-from labelhub.accounts.models import User
+from labelhub.annotate.access import project_or_404
 from labelhub.annotate.board import letters, make_board, shown_answers
-from labelhub.annotate.forms import RankingForm, SkipForm
+from labelhub.annotate.forms import FlagForm, RankingForm, SkipForm
+from labelhub.annotate.replies import done, refused, wants_json
 from labelhub.assignments import actions as assignments
 from labelhub.assignments.models import Slot
 from labelhub.assignments.queries import (
-    QueueCounts,
     get_own_slot_or_404,
     get_slot_or_404,
-    queue_counts,
 )
 from labelhub.lib.errors import Refused
-from labelhub.lib.markdown import render as markdown
-from labelhub.projects.models import Guidelines, Project
-from labelhub.projects.queries import current_guidelines, get_project_or_404, visible_projects
+from labelhub.projects.models import Project
 from labelhub.rankings import actions as rankings
-
-
-@dataclass(frozen=True)
-class Desk:
-    """One project as its annotator sees it: the context of projects.html and next.html."""
-
-    project: Project
-    counts: QueueCounts
-    guidelines: Guidelines | None = None
-
-    @property
-    def wanted(self) -> int:
-        """How many sets this person's progress is counted against."""
-        return self.counts.mine_total + self.counts.left_for_me
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to rank now."""
-        return self.counts.left_for_me > 0 and not self.project.paused
-
-    @property
-    def guidelines_html(self) -> SafeString:
-        """The guidelines as they are read."""
-        return markdown(self.guidelines.text if self.guidelines else "")
-
-
-@login_required
-@require_safe
-@never_cache
-def projects(request: PersonRequest) -> HttpResponse:
-    """Show my projects, those with work first; a single one with work needs no choice."""
-    mine = visible_projects(request.user).filter(is_simulated=False)
-    desks = [Desk(project, queue_counts(project, request.user)) for project in mine]
-    desks.sort(key=lambda desk: not desk.has_work)
-    working = [desk for desk in desks if desk.has_work]
-    first = working[0] if len(working) == 1 else None
-    rest = [desk for desk in desks if desk is not first]
-    return render(request, "annotate/projects.html", {"first": first, "desks": rest})
-
-
-@login_required
-@require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
-def next_set(request: PersonRequest, slug: str) -> HttpResponse:
-    """POST takes the next set and shows it; GET says what waits, behind one button."""
-    project = _project_or_404(request.user, slug)
-    if request.method == "POST":
-        return _to_next(request, project)
-    desk = Desk(project, queue_counts(project, request.user), current_guidelines(project))
-    return render(request, "annotate/next.html", {"desk": desk})
 
 
 @login_required
@@ -94,7 +40,7 @@ def next_set(request: PersonRequest, slug: str) -> HttpResponse:
 @never_cache
 def board(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
     """Show the ranking board; POST submits the order and goes on to the next set."""
-    project = _project_or_404(request.user, slug)
+    project = project_or_404(request.user, slug)
     if request.method == "POST":
         return _submit(request, project, _proved_slot_or_404(request, project, slot_id))
     try:
@@ -112,49 +58,71 @@ def board(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
 
 
 def _submit(request: PersonRequest, project: Project, slot: Slot) -> HttpResponse:
-    form = RankingForm(request.POST, letters=letters(shown_answers(slot, request.user)))
+    form = RankingForm.of(slot, request.user, request.POST)
     if not form.is_valid():
-        return _board_again(request, slot, form.refusal, status=422)
+        return refused(request, slot, form.refusal, status=422)
     duration_ms, active_ms = form.times(time.time_ns() // 1_000_000)
     try:
         rankings.submit_ranking(
             slot_id=slot.pk,
             token=form.cleaned_data["token"],
             ranks=form.ranks,
+            gaps=form.gaps,
             idempotency_key=form.cleaned_data["key"],
             duration_ms=duration_ms,
             active_ms=active_ms,
             by=request.user,
             sha256=form.hashes,
+            feedback=form.feedback,
         )
     except Refused as refusal:
-        return _board_again(request, slot, refusal.message, status=refusal.status)
-    messages.success(request, _("Your ranking is saved."))
-    return _to_next(request, project)
+        return refused(request, slot, refusal.message, status=refusal.status)
+    return done(request, project, _("Your ranking is saved."))
 
 
 @login_required
 @require_POST
 def skip(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
     """Pass a set on, with the reason why, and go on to the next."""
-    project = _project_or_404(request.user, slug)
+    project = project_or_404(request.user, slug)
     slot = _proved_slot_or_404(request, project, slot_id)
     form = SkipForm(request.POST)
     if not form.is_valid():
-        return _board_again(request, slot, form.refusal, status=422)
+        return refused(request, slot, form.refusal, status=422)
     try:
         rankings.skip(slot_id=slot.pk, by=request.user, **form.cleaned_data)
     except Refused as refusal:
-        return _board_again(request, slot, refusal.message, status=refusal.status)
-    messages.success(request, _("The set was passed on."))
-    return _to_next(request, project)
+        return refused(request, slot, refusal.message, status=refusal.status)
+    return done(request, project, _("The set was passed on."))
+
+
+@login_required
+@require_POST
+def flag(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
+    """Show one answer to the admins. The board stays as it is: its whole form comes along."""
+    project = project_or_404(request.user, slug)
+    slot = _proved_slot_or_404(request, project, slot_id)
+    answers = shown_answers(slot, request.user)
+    form = FlagForm(request.POST, letters=letters(answers))
+    if not form.is_valid():
+        return refused(request, slot, form.refusal, status=422)
+    answer = next(one for one in answers if one.pk == form.cleaned_data["flag_answer"])
+    rankings.flag_answer(answer=answer, note=form.cleaned_data["flag_note"], by=request.user)
+    said = _("Card %(card)s is flagged: the admins will look at it.") % {"card": form.letter}
+    if wants_json(request):
+        return JsonResponse({"said": said})
+    sent = request.POST.copy()
+    for name in ("flag_answer", "flag_note"):
+        sent.pop(name, None)
+    again = make_board(slot, request.user, sent=sent, note=said)
+    return render(request, "annotate/board.html", {"board": again})
 
 
 @login_required
 @require_POST
 def renew(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
     """Keep the lease of somebody who is at work (the page's script calls this)."""
-    _project_or_404(request.user, slug)
+    project_or_404(request.user, slug)
     try:
         end = assignments.renew_lease(
             slot_id=slot_id, token=request.POST.get("token", ""), by=request.user
@@ -166,19 +134,29 @@ def renew(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
 
 @login_required
 @require_POST
+def ahead(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
+    """Lend the set that comes after this one, too, so that its page can be fetched meanwhile."""
+    project = project_or_404(request.user, slug)
+    try:
+        slot = assignments.claim_ahead(
+            project=project,
+            by=request.user,
+            slot_id=slot_id,
+            token=request.POST.get("token", ""),
+        )
+    except Refused as refusal:
+        return JsonResponse({"error": refusal.message}, status=refusal.status)
+    address = reverse("annotate:board", args=[project.slug, slot.pk]) if slot else None
+    return JsonResponse({"next": address})
+
+
+@login_required
+@require_POST
 def release(request: PersonRequest, slug: str, slot_id: int) -> HttpResponse:
     """Give a set back, since its page was left (the browser sends this as it goes)."""
-    _project_or_404(request.user, slug)
+    project_or_404(request.user, slug)
     assignments.release(slot_id=slot_id, token=request.POST.get("token", ""), by=request.user)
     return HttpResponse(status=204)
-
-
-def _project_or_404(user: User, slug: str) -> Project:
-    """Find a project that people annotate; what simulated annotators rank is never offered."""
-    project = get_project_or_404(user, slug)
-    if project.is_simulated:
-        raise Http404(_("This project is ranked by simulated annotators."))
-    return project
 
 
 def _proved_slot_or_404(request: PersonRequest, project: Project, slot_id: int) -> Slot:
@@ -191,20 +169,3 @@ def _proved_slot_or_404(request: PersonRequest, project: Project, slot_id: int) 
     except Refused as refusal:
         raise Http404(refusal.message) from refusal
     return slot
-
-
-def _to_next(request: PersonRequest, project: Project) -> HttpResponse:
-    try:
-        slot = assignments.claim_next(project=project, by=request.user)
-    except Refused as refusal:
-        messages.error(request, refusal.message)
-        slot = None
-    if slot is None:
-        return redirect("annotate:next", project.slug)
-    return redirect("annotate:board", project.slug, slot.pk)
-
-
-def _board_again(request: PersonRequest, slot: Slot, refusal: str, *, status: int) -> HttpResponse:
-    """Show the same page with one sentence; everything that was sent stands in it again."""
-    again = make_board(slot, request.user, sent=request.POST.dict(), refusal=refusal)
-    return render(request, "annotate/board.html", {"board": again}, status=status)

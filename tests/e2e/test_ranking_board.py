@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import FloatRect, Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from labelhub.accounts.models import User
 from labelhub.assignments.models import Slot
 from labelhub.projects.models import Project
 from labelhub.rankings.models import Ranking, RankingItem, Skip
 from tests import factories
-from tests.browser import axe_source
-
-Open = Callable[..., Page]
-NEXT = "/annotate/everyday/next/"
-SUBMIT = "#submit"
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+from tests.e2e.boards import (
+    NEXT,
+    PHONE,
+    SUBMIT,
+    Open,
+    answer_ids,
+    card,
+    drag,
+    eventually,
+    faults,
+    press,
+    settled,
+    start,
+    sticks_out,
+    stored,
+)
 
 
 @pytest.fixture
@@ -31,55 +40,6 @@ def project(live_server: Any, ann: User, ben: User) -> Project:
         ]
         factories.make_answer_set(project, answers=texts, slots=1)
     return project
-
-
-def start(page: Page) -> None:
-    """Take the next set and wait until the board is alive."""
-    page.goto(NEXT)
-    page.get_by_role("button", name="Start ranking").click()
-    expect(page.locator("#board.live.draggable")).to_be_visible()
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def card(page: Page, letter: str) -> Locator:
-    return page.locator(f".answer[data-letter={letter}]")
-
-
-def answer_ids(page: Page) -> dict[str, int]:
-    """Which answer stands behind each letter."""
-    cards = page.locator(".answer").all()
-    return {
-        str(one.get_attribute("data-letter")): int(one.get_attribute("data-id") or 0)
-        for one in cards
-    }
-
-
-def stored(ids: dict[str, int]) -> dict[str, int]:
-    """The stored ranks by letter."""
-    ranks = dict(RankingItem.objects.values_list("answer", "rank"))
-    return {letter: ranks[pk] for letter, pk in ids.items()}
-
-
-def eventually(page: Page, holds: Callable[[], bool]) -> None:
-    """Wait for something on the server that the page does not show."""
-    for _ in range(100):
-        if holds():
-            return
-        page.wait_for_timeout(100)
-    pytest.fail("It did not come about within ten seconds.")
-
-
-def settled(page: Page, place: Locator) -> FloatRect:
-    """Where something stands once it has stopped moving."""
-    before = None
-    while (now := place.bounding_box()) is None or now != before:
-        before = now
-        page.wait_for_timeout(80)
-    return now
 
 
 def submitted(page: Page) -> None:
@@ -150,20 +110,6 @@ def test_submit_stays_closed_until_every_card_has_its_place(
     assert stored(ids) == {"B": 1, "A": 2, "C": 3, "D": 4}
 
 
-def drag(page: Page, letter: str, target: Locator, y: float = 60) -> None:
-    """Take a card by its head and let it go over the target."""
-    head = settled(page, card(page, letter).locator(".answer-head"))
-    page.mouse.move(head["x"] + head["width"] / 2, head["y"] + head["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(head["x"] + 60, head["y"] + 30, steps=4)
-    expect(page.locator("#board.dragging")).to_be_visible()
-    there = settled(page, target)  # the room between tiers opens
-    page.mouse.move(there["x"] + there["width"] / 2, there["y"] + y, steps=8)
-    page.wait_for_timeout(200)
-    page.mouse.up()
-    expect(page.locator("#board.dragging")).to_have_count(0)
-
-
 def test_one_ranks_by_dragging(open_page: Open, project: Project, ann: User) -> None:
     page = open_page(ann, viewport={"width": 1600, "height": 1000})
     start(page)
@@ -193,8 +139,7 @@ def test_the_buttons_on_the_cards_do_all_of_it_on_a_phone(
     card(page, "A").get_by_role("button", name="A is better").tap()
     card(page, "C").get_by_role("button", name="C ties").tap()
     expect(page.locator(SUBMIT)).to_contain_text("C = D › A › B")
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390, "nothing sticks out to the side"
+    assert sticks_out(page) <= 0
     page.locator(SUBMIT).tap()
     submitted(page)
     assert stored(ids) == {"C": 1, "D": 1, "A": 2, "B": 3}
@@ -266,8 +211,9 @@ def test_a_tab_that_is_closed_takes_nothing_from_the_other(
     other = page.context.new_page()
     other.goto(page.url)
     expect(other.locator("#board.live")).to_be_visible()
+    shown = Slot.objects.filter(pk=int(page.url.rstrip("/").rpartition("/")[2]))
     other.goto("/annotate/")
-    assert Slot.objects.filter(state="held", holder=ann).count() == 1
+    assert shown.filter(state="held", holder=ann).exists()
     page.goto("/annotate/")
     expect(page.locator("h1")).to_contain_text("Hello, ann")
     eventually(page, lambda: not Slot.objects.filter(state="held").exists())
@@ -332,27 +278,251 @@ def test_after_the_last_set_the_page_says_so(open_page: Open, project: Project, 
     assert Ranking.objects.count() == 2
 
 
+# --- from two answers to nine
+
+
+def make_sets(project: Project, answers: int, **asked: Any) -> None:
+    """Sets of so many answers instead of the four; `asked` are settings of the project."""
+    Slot.objects.all().delete()
+    Project.objects.update(**asked)
+    for n in range(2):
+        texts = [f"Set {n}, answer {i}: " + "words " * (6 + 5 * i) for i in range(answers)]
+        factories.make_answer_set(project, answers=texts, slots=1)
+
+
+def test_two_answers_are_compared_by_key(open_page: Open, project: Project, ann: User) -> None:
+    make_sets(project, 2, ask_gaps=True)
+    page = open_page(ann)
+    start(page)
+    ids = answer_ids(page)
+    said, submit = page.locator("#said"), page.locator(SUBMIT)
+    expect(submit).to_be_disabled()
+    press(page, "Enter")
+    expect(page.locator("#refusal")).to_contain_text("Say which of the two answers is better")
+    for sentence in ("slightly", "clearly", "much", "much"):
+        press(page, "b")
+        expect(said).to_contain_text(f"B is {sentence} better. Enter submits it.")
+    press(page, "a")
+    expect(submit).to_contain_text("Submit A is slightly better")
+    press(page, "=")
+    expect(submit).to_contain_text("Submit They tie")
+    press(page, "ArrowRight", "ArrowRight")
+    expect(submit).to_contain_text("B is clearly better")
+    press(page, "1")
+    expect(submit).to_contain_text("A is much better")
+    press(page, "ArrowLeft")
+    expect(submit).to_contain_text("A is much better")
+    press(page, "z")
+    expect(said).to_contain_text("Undone. B is clearly better")
+    press(page, "Backspace")
+    expect(submit).to_be_disabled()
+    press(page, "z")
+    expect(submit).to_be_enabled()
+    press(page, "Enter")
+    submitted(page)
+    assert stored(ids) == {"A": 2, "B": 1}
+    assert RankingItem.objects.get(rank=1).gap == 2
+
+
+@pytest.mark.parametrize("window", [PHONE, {"viewport": {"width": 1280, "height": 800}}])
+def test_two_answers_are_compared_by_one_touch(
+    open_page: Open, project: Project, ann: User, window: dict[str, Any]
+) -> None:
+    make_sets(project, 2, ask_gaps=True)
+    page = open_page(ann, **window)
+    start(page)
+    ids = answer_ids(page)
+    assert sticks_out(page) <= 0
+    expect(page.locator("#scale")).to_be_in_viewport(ratio=1)
+    page.get_by_role("radio", name="A is clearly better").check()
+    expect(card(page, "A")).to_have_class("answer best")
+    page.get_by_role("radio", name="They tie").check()
+    page.locator("#undo").click()
+    page.locator(SUBMIT).click()
+    submitted(page)
+    assert stored(ids) == {"A": 1, "B": 2}
+    assert RankingItem.objects.get(rank=1).gap == 2
+
+
+def test_two_answers_without_steps_are_better_worse_or_tied(
+    open_page: Open, project: Project, ann: User
+) -> None:
+    make_sets(project, 2)
+    page = open_page(ann)
+    start(page)
+    ids = answer_ids(page)
+    expect(page.get_by_role("radio")).to_have_count(3)
+    press(page, "b", "b")
+    expect(page.locator(SUBMIT)).to_contain_text("Submit B is better")
+    press(page, "2", "Enter")
+    submitted(page)
+    assert stored(ids) == {"A": 1, "B": 1}
+
+
+def test_two_answers_are_compared_without_script(
+    open_page: Open, project: Project, ann: User
+) -> None:
+    make_sets(project, 2, ask_gaps=True)
+    page = open_page(ann, java_script_enabled=False)
+    page.goto(NEXT)
+    page.get_by_role("button", name="Start ranking").click()
+    ids = answer_ids(page)
+    page.get_by_role("button", name="Submit ranking").click()
+    expect(page.locator("#refusal")).to_contain_text("Say which of the two answers is better")
+    page.get_by_role("radio", name="B is much better").check()
+    page.get_by_role("button", name="Submit ranking").click()
+    submitted(page)
+    assert stored(ids) == {"A": 2, "B": 1}
+    assert RankingItem.objects.get(rank=1).gap == 3
+
+
+def test_nine_answers_are_ranked_by_digit_letter_and_drag(
+    open_page: Open, project: Project, ann: User
+) -> None:
+    make_sets(project, 9)
+    page = open_page(ann, viewport={"width": 1280, "height": 2000})
+    start(page)
+    ids = answer_ids(page)
+    assert sticks_out(page) <= 0
+    press(page, "9", "f", "1", "2", "3", "=", "4", "5", "7", "8")
+    expect(page.locator(SUBMIT)).to_contain_text("Submit I › F › A › B = C › D › E › G › H")
+    tops = [settled_top(page, letter) for letter in "IFAB"]
+    assert len(set(tops)) == 1, "four tiers in a row"
+    assert settled_top(page, "D") > tops[0]
+    assert sticks_out(page) <= 0
+    drag(page, "H", page.locator(".gap.between .drop").first)
+    expect(page.locator(SUBMIT)).to_contain_text("I › H › F › A › B = C › D › E › G")
+    drag(page, "G", page.locator(".tier .drop").nth(2))
+    expect(page.locator(SUBMIT)).to_contain_text("I › H › F = G › A › B = C › D › E")
+    page.locator(SUBMIT).click()
+    submitted(page)
+    assert stored(ids) == dict(zip("IHFGABCDE", (1, 2, 3, 3, 4, 5, 5, 6, 7), strict=True))
+
+
+def settled_top(page: Page, letter: str) -> float:
+    """How far down a card stands."""
+    return settled(page, card(page, letter))["y"]
+
+
+@pytest.mark.parametrize("answers", [3, 5, 6, 9])
+def test_however_many_answers_fit_a_phone(
+    open_page: Open, project: Project, ann: User, answers: int
+) -> None:
+    make_sets(project, answers, ask_gaps=True, ask_likert=True)
+    page = open_page(ann, **PHONE)
+    start(page)
+    assert sticks_out(page) <= 0
+    page.get_by_role("button", name="This order is my answer").tap()
+    expect(page.locator(".gap-steps")).to_have_count(answers - 1)
+    assert sticks_out(page) <= 0
+    page.locator(SUBMIT).tap()
+    submitted(page)
+    assert RankingItem.objects.count() == answers
+
+
+# --- how large the steps are
+
+
+def test_the_steps_between_tiers_are_said_by_key(
+    open_page: Open, project: Project, ann: User
+) -> None:
+    make_sets(project, 3, ask_gaps=True)
+    page = open_page(ann)
+    start(page)
+    ids = answer_ids(page)
+    said = page.locator("#said")
+    press(page, "c", "a", ">")
+    expect(said).to_have_text("Place 1 is slightly better than place 2.")
+    press(page, ">", "b", ".", ".", ".", ".")
+    expect(said).to_have_text("Place 2 is much better than place 3.")
+    press(page, "<")
+    expect(said).to_have_text("Place 2 is clearly better than place 3.")
+    press(page, "z")
+    expect(said).to_contain_text("Undone.")
+    press(page, "Enter")
+    submitted(page)
+    assert stored(ids) == {"C": 1, "A": 2, "B": 3}
+    assert list(RankingItem.objects.order_by("rank").values_list("gap", flat=True)) == [2, 3, None]
+
+
+def test_the_steps_are_buttons_between_the_tiers(
+    open_page: Open, project: Project, ann: User
+) -> None:
+    make_sets(project, 3, ask_gaps=True)
+    page = open_page(ann)
+    start(page)
+    press(page, "a", "b", "c")
+    first = page.get_by_role("group", name="How much better is place 1 than place 2?")
+    first.get_by_role("button", name="clearly better").click()
+    pressed = first.get_by_role("button", name="clearly better", pressed=True)
+    expect(pressed).to_be_focused()
+    press(page, "Shift+Tab", "Space")
+    expect(first.get_by_role("button", name="slightly better", pressed=True)).to_be_focused()
+    expect(pressed).to_have_count(0)
+    press(page, "Space")
+    expect(first.get_by_role("button", pressed=True)).to_have_count(0)
+    press(page, "c", "ArrowUp")  # A, C, B
+    second = page.get_by_role("group", name="How much better is place 2 than place 3?")
+    second.get_by_role("button", name="much better").click()
+    press(page, "b", "ArrowUp")  # A, B, C: that step is no more
+    expect(page.get_by_role("button", pressed=True)).to_have_count(0)
+    press(page, "z")
+    expect(second.get_by_role("button", name="much better", pressed=True)).to_have_count(1)
+    page.locator(SUBMIT).click()
+    submitted(page)
+    assert list(RankingItem.objects.order_by("rank").values_list("gap", flat=True)) == [
+        None,
+        3,
+        None,
+    ]
+
+
+def test_the_steps_are_lists_without_script(open_page: Open, project: Project, ann: User) -> None:
+    make_sets(project, 3, ask_gaps=True)
+    page = open_page(ann, java_script_enabled=False)
+    page.goto(NEXT)
+    page.get_by_role("button", name="Start ranking").click()
+    for letter, place in {"A": "2", "B": "1", "C": "3"}.items():
+        card(page, letter).get_by_label("Place").select_option(place)
+    page.get_by_label("Place 1 is").select_option("much better")
+    page.get_by_role("button", name="Submit ranking").click()
+    submitted(page)
+    assert list(RankingItem.objects.order_by("rank").values_list("gap", flat=True)) == [
+        3,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("answers", [2, 3, 9])
+def test_axe_finds_nothing_on_a_board_of_any_size(
+    open_page: Open, project: Project, ann: User, scheme: str, answers: int
+) -> None:
+    make_sets(project, answers, ask_gaps=True, ask_likert=True)
+    page = open_page(ann, color_scheme=scheme)
+    start(page)
+    assert faults(page) == []
+    press(page, "a", "b", ">", *("cdefghi"[: answers - 2]))
+    page.wait_for_timeout(300)
+    assert faults(page) == []
+    press(page, "?")
+    assert faults(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(open_page: Open, project: Project, ann: User, scheme: str) -> None:
     page = open_page(ann, color_scheme=scheme)
     for path in ("/annotate/", NEXT, "/accounts/password/"):
         page.goto(path)
-        assert _faults(page) == []
+        assert faults(page) == []
     start(page)
-    assert _faults(page) == []
+    assert faults(page) == []
     press(page, "a", "c", "b", "=")
     page.wait_for_timeout(300)
-    assert _faults(page) == []
+    assert faults(page) == []
     press(page, "s")
-    assert _faults(page) == []
+    assert faults(page) == []
     visitor = open_page(color_scheme=scheme)
     visitor.goto("/accounts/login/")
-    assert _faults(visitor) == []
-
-
-def _faults(page: Page) -> list[str]:
-    page.evaluate(axe_source())
-    found = page.evaluate("axe.run().then(result => result.violations)")
-    return [
-        f"{v['id']}: {node['html']} {node['failureSummary']}" for v in found for node in v["nodes"]
-    ]
+    assert faults(visitor) == []

@@ -18,34 +18,56 @@ from labelhub.projects.models import Project
 
 
 class _Form(HTMLParser):
-    """Collects the fields of the form with one id: inputs and lists, in the page's order."""
+    """Collects what a browser would send of the form with one id, wherever its fields stand.
+
+    Choices that are not taken send nothing; several taken ones of one name are a list.
+    """
 
     def __init__(self, form_id: str) -> None:
         super().__init__()
         self.form_id, self.inside = form_id, False
-        self.fields: dict[str, str] = {}
+        self.fields: dict[str, Any] = {}
         self.letters: dict[str, int] = {}  # card letter → answer id
-        self._select = ""
+        self._select = self._text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         at = {name: value or "" for name, value in attrs}
         if tag == "form":
             self.inside = at.get("id") == self.form_id
-        if not self.inside:
+        if not self.inside and at.get("form") != self.form_id and tag != "option":
             return
         if tag == "article":
             self.letters[at["data-letter"]] = int(at["data-id"])
         if tag == "input":
-            self.fields[at["name"]] = at.get("value", "")
+            self._input(at)
+        if tag == "textarea":
+            self._text = at["name"]
+            self.fields[self._text] = ""
         if tag == "select":
             self._select = at["name"]
             self.fields[self._select] = ""
-        if tag == "option" and "selected" in at:
+        if tag == "option" and self._select and "selected" in at:
             self.fields[self._select] = at["value"]
+
+    def _input(self, at: dict[str, str]) -> None:
+        name, value = at["name"], at.get("value", "on")
+        if at["type"] == "checkbox":
+            if "checked" in at:
+                self.fields.setdefault(name, []).append(value)
+        elif at["type"] != "radio" or "checked" in at:
+            self.fields[name] = at.get("value", "")
+
+    def handle_data(self, data: str) -> None:
+        if self._text:
+            self.fields[self._text] += data
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
             self.inside = False
+        if tag == "textarea":
+            self._text = ""
+        if tag == "select":
+            self._select = ""
 
 
 def _read(response: HttpResponse) -> _Form:
@@ -54,7 +76,7 @@ def _read(response: HttpResponse) -> _Form:
     return parser
 
 
-def form_of(response: HttpResponse) -> dict[str, str]:
+def form_of(response: HttpResponse) -> dict[str, Any]:
     """The fields of the ranking form, as the page fills them in."""
     return _read(response).fields
 
@@ -87,8 +109,12 @@ def filled(response: HttpResponse, places: Mapping[str, object] | Sequence[int])
     read = _read(response)
     if not isinstance(places, Mapping):
         places = dict(zip(read.letters, places, strict=True))
-    ranks = {f"rank-{read.letters[letter]}": place for letter, place in places.items()}
-    return {**read.fields, **ranks}
+    return {**read.fields, **named(read.letters, "rank", places)}
+
+
+def named(letters: Mapping[str, int], field: str, values: Mapping[str, object]) -> dict[str, Any]:
+    """Values by letter as form fields: `named(letters, "critique", {"B": "Too long."})`."""
+    return {f"{field}-{letters[letter]}": value for letter, value in values.items()}
 
 
 def rank(client: Client, slot: Slot, places: Mapping[str, object] | Sequence[int]) -> HttpResponse:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
-from django.test import Client
+from django.db.models import F
+from django.template.loader import render_to_string
+from django.test import Client, RequestFactory
 
 from labelhub.accounts.models import User
+from labelhub.annotate.board import Mode, make_board
 from labelhub.assignments.models import Slot
 from labelhub.assignments.rules import display_order
 from labelhub.projects.models import Project
 from labelhub.prompts.models import Answer
+from labelhub.rankings.models import RankingItem
 from tests import factories
 from tests.labelhub.annotate.pages import board_url, form_of, letters_of
 
@@ -158,3 +163,190 @@ def test_a_slot_is_not_shown_under_another_projects_address(
     url = board_url(slot).replace("everyday", "other")
     assert clients["ann"].get(url).status_code == 404
     assert clients["ann"].post(url, {"token": slot.lease_token}).status_code == 404
+
+
+# --- what is asked beside the order
+
+
+def page_of(clients: dict[str, Client], slot: Slot, **asked: Any) -> str:
+    """The board's page under other settings of the project."""
+    Project.objects.update(**asked)
+    return clients["ann"].get(board_url(slot)).content.decode()
+
+
+NOTHING = {
+    "ask_gaps": False,
+    "ask_likert": False,
+    "ask_critique": False,
+    "ask_ideal": False,
+    "ask_spans": False,
+    "attributes": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "field"),
+    [
+        ("ask_gaps", True, 'name="gap-1"'),
+        ("ask_likert", True, 'name="likert-'),
+        ("ask_critique", True, 'name="critique-'),
+        ("ask_ideal", True, 'name="ideal_answer"'),
+        ("ask_spans", True, 'name="spans-'),
+        ("attributes", [{"key": "rude", "label": "It is rude"}], 'value="rude"'),
+    ],
+)
+def test_only_what_the_project_asks_is_asked(
+    clients: dict[str, Client], slot: Slot, setting: str, value: object, field: str
+) -> None:
+    assert field not in page_of(clients, slot, **NOTHING)
+    assert field in page_of(clients, slot, **{**NOTHING, setting: value})
+
+
+def test_nothing_is_chosen_before_somebody_chooses(clients: dict[str, Client], slot: Slot) -> None:
+    attributes = [{"key": "rude", "label": "It is rude"}]
+    Project.objects.update(ask_gaps=True, ask_likert=True, attributes=attributes)
+    response = clients["ann"].get(board_url(slot))
+    said = {
+        name: value
+        for name, value in form_of(response).items()
+        if re.match(r"rank|gap|likert|attr|critique|all_bad|refusal_right|ideal", name) and value
+    }
+    assert said == {}
+    assert " selected>" not in response.content.decode()
+    assert 'details class="notes" open' not in response.content.decode()
+
+
+def test_a_ready_question_speaks_the_readers_language_and_a_label_is_only_text(
+    clients: dict[str, Client], slot: Slot
+) -> None:
+    attributes = [{"key": "own", "label": "A <b>bold</b> claim"}]
+    assert "A &lt;b&gt;bold&lt;/b&gt; claim" in page_of(clients, slot, attributes=attributes)
+
+
+# --- two answers
+
+
+@pytest.fixture
+def pair(project: Project, ann: User) -> Slot:
+    two = factories.make_answer_set(project, answers=["One.", "Two."], slots=1)
+    return factories.hold(two.slots.get(), ann)
+
+
+def choices(page: str) -> list[tuple[str, str]]:
+    """The scale from left to right: what is sent, and what it means."""
+    return re.findall(r'name="strength" value="([^"]+)" aria-label="([^"]+)"', page)
+
+
+def test_two_answers_stand_on_one_scale(clients: dict[str, Client], pair: Slot) -> None:
+    page = clients["ann"].get(board_url(pair)).content.decode()
+    assert choices(page) == [
+        ("0-0", "A is better"),
+        ("tie", "They tie"),
+        ("1-0", "B is better"),
+    ]
+    assert "<select name=" not in page, "no list of places beside it"
+
+
+def test_with_steps_the_scale_has_seven(clients: dict[str, Client], pair: Slot) -> None:
+    page = page_of(clients, pair, ask_gaps=True)
+    assert choices(page) == [
+        ("0-3", "A is much better"),
+        ("0-2", "A is clearly better"),
+        ("0-1", "A is slightly better"),
+        ("tie", "They tie"),
+        ("1-1", "B is slightly better"),
+        ("1-2", "B is clearly better"),
+        ("1-3", "B is much better"),
+    ]
+    assert "strength" not in form_of(clients["ann"].get(board_url(pair))), "none is chosen"
+
+
+# --- what the order is for
+
+
+def drawn(slot: Slot, user: User, mode: Mode, **given: Any) -> str:
+    """The page as another view draws it, such as a reviewer's."""
+    request = RequestFactory().get("/")
+    request.user = user
+    board = make_board(slot, user, mode=mode, action="/elsewhere/", **given)
+    return render_to_string("annotate/board.html", {"board": board}, request)
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_lease", "can_pass", "word"),
+    [
+        ("rank", True, True, "Submit ranking"),
+        ("review", True, False, "Decide"),
+        ("tutorial", False, False, "Check my ranking"),
+        ("correct", False, False, "Save the correction"),
+    ],
+)
+def test_each_mode_has_what_makes_sense_in_it(
+    slot: Slot, ann: User, mode: Mode, has_lease: bool, can_pass: bool, word: str
+) -> None:
+    page = drawn(slot, ann, mode)
+    assert 'action="/elsewhere/"' in page
+    assert f'data-mode="{mode}"' in page
+    assert ('id="lease"' in page) is has_lease
+    assert ('id="progress"' in page) is (mode == "rank")
+    for part in ('id="skip"', 'id="flag"', "data-flag="):
+        assert (part in page) is can_pass
+    assert re.search(rf'<span id="submit-words">{word}</span>', page)
+
+
+def test_a_ranking_that_stands_fills_in_the_whole_board(project: Project, ann: User) -> None:
+    Project.objects.update(
+        ask_gaps=True, ask_likert=True, attributes=[{"key": "rude", "label": "It is rude"}]
+    )
+    ranking = factories.make_ranking(
+        factories.make_answer_set(project, answers=3), ann, (2, 1, 2), ideal_answer="Neither."
+    )
+    ranking.all_bad = True
+    best = RankingItem.objects.get(rank=1)
+    best.gap, best.likert, best.attributes, best.critique = 2, 5, ["rude"], "Short & good."
+    best.save()
+    slot = Slot.objects.get()
+    page = drawn(slot, ann, "correct", given=ranking)
+    assert 'data-filled="given"' in page
+    assert 'name="revision" value="1"' in page
+    chosen = re.findall(
+        r'(?s)<select name="([^"]+)"[^>]*>(?:(?!</select>).)*?value="(\d)" selected', page
+    )
+    ids = slot.answer_set.answers.order_by("n").values_list("pk", flat=True)
+    assert dict(chosen) == {
+        f"rank-{ids[0]}": "2",
+        f"rank-{ids[1]}": "1",
+        f"rank-{ids[2]}": "2",
+        "gap-1": "2",
+    }
+    assert re.search(rf'name="likert-{ids[1]}" value="5" [^>]*checked', page)
+    assert re.search(r'value="rude" [^>]*checked', page)
+    assert ">Short &amp; good.</textarea>" in page
+    assert ">Neither.</textarea>" in page
+    assert re.search(r'name="all_bad" [^>]*checked', page)
+    assert not re.search(r'name="refusal_right" [^>]*checked', page)
+
+
+def test_a_pair_that_was_ranked_stands_on_its_scale(project: Project, ann: User) -> None:
+    Project.objects.update(ask_gaps=True)
+    ranking = factories.make_ranking(factories.make_answer_set(project, answers=2), ann, (2, 1))
+    RankingItem.objects.filter(rank=1).update(gap=3)
+    slot = Slot.objects.get()
+    checked = re.findall(
+        r'value="([^"]+)" aria-label="[^"]+"[^>]* checked',
+        drawn(slot, ann, "correct", given=ranking),
+    )
+    assert checked == ["1-3"], "the second card is much better"
+
+
+def test_the_cards_of_a_ranking_stand_as_they_stood(project: Project, ann: User) -> None:
+    ranking = factories.make_ranking(factories.make_answer_set(project), ann)
+    for item in ranking.items.all():  # as on the page of another slot, in which it came late
+        item.position = 3 - item.answer.n
+        item.position += 4
+        item.save()
+    RankingItem.objects.update(position=F("position") - 4)
+    board = make_board(Slot.objects.get(), ann, mode="correct", given=ranking)
+    by_n = ranking.answer_set.answers.order_by("-n").values_list("pk", flat=True)
+    assert [card.answer_id for card in board.cards] == list(by_n)
+    assert [card.rank for card in board.cards] == [4, 3, 2, 1]

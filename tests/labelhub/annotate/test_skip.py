@@ -26,10 +26,10 @@ def pass_on(client: Client, slot: Slot, **fields: str):  # type: ignore[no-untyp
 def test_it_goes_to_others_and_not_back_to_me(
     clients: dict[str, Client], slot: Slot, ann: User
 ) -> None:
-    response = pass_on(clients["ann"], slot, reason="expert", note="Law, I think.")
+    response = pass_on(clients["ann"], slot, reason="language", note="Latin, I think.")
     assert response.url == "/annotate/everyday/next/", "nothing else is left for ann"
     skip = Skip.objects.get()
-    assert (skip.annotator, skip.reason, skip.note) == (ann, "expert", "Law, I think.")
+    assert (skip.annotator, skip.reason, skip.note) == (ann, "language", "Latin, I think.")
     slot.refresh_from_db()
     assert slot.state == Slot.State.OPEN
     assert clients["ben"].post("/annotate/everyday/next/").url == board_url(slot)
