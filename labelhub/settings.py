@@ -187,6 +187,13 @@ CELERY_TASK_PUBLISH_RETRY_POLICY = {
 CELERY_BEAT_SCHEDULE = {
     "sweep-runs": {"task": "labelhub.runs.tasks.sweep_runs", "schedule": 10.0},
     "sweep-rounds": {"task": "labelhub.rounds.tasks.sweep_rounds", "schedule": 5.0},
+    # Sets grow more urgent by the day: a few minutes are often enough.
+    "sweep-priorities": {
+        "task": "labelhub.assignments.tasks.sweep_priorities",
+        "schedule": 300.0,
+    },
+    # Figures about rankings: of projects of which enough has changed.
+    "sweep-quality": {"task": "labelhub.rankings.tasks.sweep_quality", "schedule": 300.0},
 }
 
 # --- API

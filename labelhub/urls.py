@@ -21,6 +21,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/tokens/", include("labelhub.api.urls_tokens")),
     path("accounts/", include("labelhub.accounts.urls")),
     path("annotate/", include("labelhub.annotate.urls")),
+    path("join/", include("labelhub.annotate.urls_join")),
     path("dashboard/", include("labelhub.dashboard.urls")),
     path("api/v1/", include("labelhub.api.urls")),
 ]

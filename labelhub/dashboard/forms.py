@@ -10,8 +10,7 @@ from django.core.exceptions import ValidationError
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
-from labelhub.accounts.models import User
-from labelhub.projects.models import Membership, Project
+from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
 from labelhub.rounds.queries import PromptCounts
 from labelhub.rounds.rules import RoundConfig
@@ -63,6 +62,11 @@ class StartRoundForm(forms.Form):
     )
     heldout_prompts = _whole("heldout_prompts", _("Held-out prompts to measure the gain on"))
     reward_epochs = _whole("reward_epochs", _("Times the reward model sees each ranking"))
+    reward_ensemble = _whole(
+        "reward_ensemble",
+        _("Heads of the reward model"),
+        _("Two or more disagree where it is unsure: later rounds rank such sets first."),
+    )
     languages = forms.CharField(
         label=_("Languages of the prompts"),
         help_text=_("Codes with commas between them, such as en, zh."),
@@ -128,8 +132,38 @@ class GuidelinesForm(forms.Form):
     )
 
 
-class ImportPromptsForm(forms.Form):
+class LinesForm(forms.Form):
+    """Lines of text, pasted into `text` or as a `file`; `data["lines"]` holds them."""
+
+    nothing: Any = ""  # the sentence for a form in which neither is filled in
+
+    def clean(self) -> dict[str, Any]:
+        """Read the file if there is one, and part what was sent into lines."""
+        data: dict[str, Any] = super().clean() or {}
+        file = data.get("file")
+        text = data.get("text") or ""
+        if file is not None:
+            if file.size > MOST_BYTES:
+                raise ValidationError(
+                    _("The file is larger than 20 MB: split it, or import it through the API.")
+                )
+            try:
+                text = file.read().decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise ValidationError(
+                    _("The file is not UTF-8 text: save it as UTF-8 and choose it again.")
+                ) from None
+        if not text.strip():
+            raise ValidationError(self.nothing)
+        # Not splitlines(): it would also break at U+2028, which JSON text may hold as it is.
+        data["lines"] = text.split("\n")
+        return data
+
+
+class ImportPromptsForm(LinesForm):
     """Prompts as JSON lines, pasted or as a file, or as plain lines of text."""
+
+    nothing = _("Nothing to import: paste prompts or choose a file.")
 
     text = forms.CharField(
         label=_("Prompts"),
@@ -149,27 +183,10 @@ class ImportPromptsForm(forms.Form):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Read the file, and make a JSON line of each line that is plain text."""
-        data: dict[str, Any] = super().clean() or {}
-        file = data.get("file")
-        text = data.get("text") or ""
-        if file is not None:
-            if file.size > MOST_BYTES:
-                raise ValidationError(
-                    _("The file is larger than 20 MB: split it, or import it through the API.")
-                )
-            try:
-                text = file.read().decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise ValidationError(
-                    _("The file is not UTF-8 text: save it as UTF-8 and choose it again.")
-                ) from None
-        if not text.strip():
-            raise ValidationError(_("Nothing to import: paste prompts or choose a file."))
-        # Not splitlines(): it would also break at U+2028, which JSON text may hold as it is.
-        data["lines"] = [
-            as_json_line(line, data.get("language") or "en") for line in text.split("\n")
-        ]
+        """Make a JSON line of each line that is plain text."""
+        data = super().clean()
+        language = data.get("language") or "en"
+        data["lines"] = [as_json_line(line, language) for line in data["lines"]]
         return data
 
 
@@ -195,28 +212,8 @@ class HoldOutForm(forms.Form):
     language = forms.CharField(label=_("Language"), max_length=10, initial="en")
 
 
-class MemberForm(forms.Form):
-    """Seat somebody who has an account."""
-
-    username = forms.CharField(label=_("Name of the account"), max_length=150)
-    role = forms.ChoiceField(
-        label=_("Role"), choices=Membership.Role.choices, initial=Membership.Role.ANNOTATOR
-    )
-
-    def clean_username(self) -> User:
-        """The person of that name; simulated annotators are never seated by hand."""
-        user = User.objects.filter(username=self.cleaned_data["username"], is_active=True).first()
-        if user is None:
-            raise ValidationError(
-                _("There is no account of that name: an administrator makes accounts.")
-            )
-        if user.is_simulated:
-            raise ValidationError(_("This is a simulated annotator: it joins no people's project."))
-        return user
-
-
 class NewProjectForm(forms.Form):
-    """What a project begins with; all but the short name can be changed later."""
+    """What a project begins with. All but the short name can be changed later, and much more."""
 
     name = forms.CharField(label=_("Name"), max_length=120)
     slug = forms.SlugField(

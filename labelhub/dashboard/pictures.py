@@ -14,7 +14,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from labelhub.dashboard.charts import (
+from labelhub.lib.charts import (
     Chart,
     DotPlot,
     Estimate,
@@ -27,7 +27,7 @@ from labelhub.dashboard.charts import (
     line_chart,
     lineage,
 )
-from labelhub.dashboard.figures import plain, with_error
+from labelhub.lib.figures import plain, with_error
 from labelhub.registry.models import ModelVersion
 from labelhub.rounds.queries import Gain
 from labelhub.runs.models import Run

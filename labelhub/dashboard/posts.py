@@ -22,7 +22,7 @@ from labelhub.accounts.http import PersonRequest
 from labelhub.accounts.models import User
 from labelhub.dashboard import forms, views
 from labelhub.lib.errors import Refused
-from labelhub.projects.actions import add_member, create_project, publish_guidelines
+from labelhub.projects.actions import create_project, publish_guidelines
 from labelhub.prompts.actions import hold_out, import_prompts
 from labelhub.registry.actions import promote
 from labelhub.registry.queries import get_version_or_404
@@ -64,6 +64,10 @@ ROUND_ACTIONS: dict[str, Ask] = {
     "close-ranking": Ask(
         lambda turn, by: actions.close_ranking(round=turn, by=by),
         gettext_lazy("Ranking is closed; the reward model learns from what is there."),
+    ),
+    "score": Ask(
+        lambda turn, by: actions.ask_for_disagreement(round=turn, by=by),
+        gettext_lazy("The reward model reads the open answers; what it is unsure of comes first."),
     ),
     "stop": Ask(
         lambda turn, by: actions.stop_round(round=turn, by=by),
@@ -165,24 +169,7 @@ def act_on_run(request: PersonRequest, slug: str, run_id: int, action: str) -> H
     return redirect("dashboard:run", slug, run_id)
 
 
-# --- people, prompts, guidelines, versions
-
-
-@login_required
-@require_POST
-def seat_member(request: PersonRequest, slug: str) -> HttpResponse:
-    """Seat a person in the project, or change the role of one who sits there."""
-    project = views.find(request, slug)
-    form = forms.MemberForm(request.POST)
-    if not form.is_valid():
-        return views.people_page(request, project, form, status=400)
-    user, role = form.cleaned_data["username"], form.cleaned_data["role"]
-    if user == request.user and role != "admin":
-        form.add_error("role", _("You cannot take the admin role from yourself."))
-        return views.people_page(request, project, form, status=400)
-    add_member(project=project, user=user, role=role, by=request.user)
-    messages.success(request, _("%(name)s is a member now.") % {"name": user.username})
-    return redirect("dashboard:people", slug)
+# --- prompts, guidelines, versions
 
 
 @login_required

@@ -14,7 +14,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from labelhub.dashboard.figures import count, fixed, plain, time_left, with_error
+from labelhub.lib.figures import count, fixed, plain, time_left, with_error
 from labelhub.rounds import queries
 from labelhub.rounds.models import Round
 from labelhub.rounds.queries import Gain, Ranked, Written
@@ -448,6 +448,8 @@ def what_may_be_asked(facts: Facts) -> frozenset[str]:
         may.add("resume")
     if round.state == State.RANK and facts.ranked.rankings and facts.ranked.left:
         may.add("close_ranking")
+    if round.state == State.RANK and facts.ranked.left and queries.may_score(round):
+        may.add("score")
     if _is_stepped(facts) and _is_complete(facts):
         may.add("step")
     return frozenset(may)

@@ -2,13 +2,15 @@
 
 from django.urls import path
 
-from labelhub.dashboard import posts, views
+from labelhub.dashboard import gold, people, posts, project_settings, quality, reports, views
 
 app_name = "dashboard"
 
 _PROJECT = "<slug:slug>/"
 _ROUND = _PROJECT + "rounds/<int:number>/"
 _RUN = _PROJECT + "runs/<int:run_id>/"
+_MEMBER = _PROJECT + "people/<int:membership_id>/"
+_INVITATION = _PROJECT + "people/invitations/<int:invitation_id>/"
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -16,7 +18,6 @@ urlpatterns = [
     path("new/", posts.new_project, name="new"),
     path(_PROJECT, views.project, name="project"),
     path(_PROJECT + "live/", views.project_live, name="project-live"),
-    path(_PROJECT + "people/", views.people, name="people"),
     path(_PROJECT + "prompts/", views.prompts, name="prompts"),
     path(_PROJECT + "guidelines/", views.guidelines, name="guidelines"),
     path(_PROJECT + "versions/", views.versions, name="versions"),
@@ -30,9 +31,50 @@ urlpatterns = [
     path(_PROJECT + "rounds/start/", posts.start, name="start"),
     path(_ROUND + "<slug:action>/", posts.act_on_round, name="act"),
     path(_RUN + "<slug:action>/", posts.act_on_run, name="act-run"),
-    path(_PROJECT + "people/add/", posts.seat_member, name="add-member"),
     path(_PROJECT + "prompts/import/", posts.bring_prompts, name="import-prompts"),
     path(_PROJECT + "prompts/hold-out/", posts.keep_prompts, name="hold-out"),
     path(_PROJECT + "guidelines/publish/", posts.publish, name="publish-guidelines"),
     path(_PROJECT + "versions/<int:version_id>/promote/", posts.make_live, name="make-live"),
+    # people
+    path(_PROJECT + "people/", people.people, name="people"),
+    path(_PROJECT + "people/add/", people.seat_member, name="add-member"),
+    path(_PROJECT + "people/invite/", people.invite, name="invite"),
+    path(_INVITATION + "revoke/", people.revoke, name="revoke-invitation"),
+    path(_PROJECT + "people/data/<int:user_id>/", people.person_data, name="person-data"),
+    path(_MEMBER, people.member, name="member"),
+    path(_MEMBER + "change/", people.change_member, name="change-member"),
+    path(_MEMBER + "remove/", people.remove_member, name="remove-member"),
+    path(_MEMBER + "assign/", people.assign, name="assign"),
+    *(
+        path(f"{_MEMBER}{action}/", people.act_on_member, {"action": action}, name=name)
+        for action, name in (
+            ("pause", "pause-member"),
+            ("resume", "resume-member"),
+            ("unassign", "unassign"),
+        )
+    ),
+    # settings
+    path(_PROJECT + "settings/", project_settings.settings, name="settings"),
+    path(_PROJECT + "settings/pause/", project_settings.switch, {"paused": True}, name="pause"),
+    path(
+        _PROJECT + "settings/unpause/", project_settings.switch, {"paused": False}, name="unpause"
+    ),
+    # known rankings
+    path(_PROJECT + "gold/", gold.gold, name="gold"),
+    path(_PROJECT + "gold/import/", gold.import_gold, name="import-gold"),
+    path(_PROJECT + "gold/from/<int:answer_set_id>/", gold.gold_from, name="gold-from"),
+    path(_PROJECT + "gold/<int:gold_id>/retire/", gold.retire_gold, name="retire-gold"),
+    # what waits for an admin's eye
+    path(_PROJECT + "reports/", reports.reports, name="reports"),
+    path(
+        _PROJECT + "reports/<slug:kind>/<int:row_id>/<slug:action>/",
+        reports.act_on_report,
+        name="act-on-report",
+    ),
+    # quality
+    path(_PROJECT + "quality/", quality.quality, name="quality"),
+    path(_PROJECT + "quality/live/", quality.quality_live, name="quality-live"),
+    path(_PROJECT + "quality/people/<int:user_id>/", quality.person, name="quality-person"),
+    path(_PROJECT + "quality/measure/", quality.measure, name="measure-quality"),
+    path(_PROJECT + "quality/consensus.jsonl", quality.consensus, name="consensus"),
 ]

@@ -19,9 +19,9 @@ from django.views.decorators.http import require_safe
 
 from labelhub.accounts.http import PersonRequest
 from labelhub.dashboard import forms, pictures
-from labelhub.dashboard.figures import time_left
 from labelhub.dashboard.log import log_line
 from labelhub.dashboard.standing import Standing, gates_of, standing_of
+from labelhub.lib.figures import time_left
 from labelhub.projects.models import Project
 from labelhub.projects.queries import (
     Role,
@@ -131,30 +131,7 @@ def project_live(request: PersonRequest, slug: str) -> HttpResponse:
     return render(request, "dashboard/_project.html", _project(find(request, slug)))
 
 
-# --- people, prompts, guidelines
-
-
-def people_page(
-    request: PersonRequest,
-    project: Project,
-    form: forms.MemberForm | None = None,
-    status: int = 200,
-) -> HttpResponse:
-    """Who belongs to the project; `form` is one that was sent with mistakes."""
-    context = {
-        "project": project,
-        "tab": "people",
-        "members": rounds.members_work(project, rounds.current_round(project)),
-        "form": form or forms.MemberForm(),
-    }
-    return render(request, "dashboard/people.html", context, status=status)
-
-
-@login_required
-@require_safe
-def people(request: PersonRequest, slug: str) -> HttpResponse:
-    """Members, their work, and a form to seat one more."""
-    return people_page(request, find(request, slug))
+# --- prompts, guidelines
 
 
 def prompts_page(

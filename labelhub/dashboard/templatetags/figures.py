@@ -1,4 +1,4 @@
-"""Numbers in templates, by the rules of `dashboard/figures.py`."""
+"""Numbers in templates, by the rules of `lib/figures.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django import template
 
-from labelhub.dashboard import figures
+from labelhub.lib import figures
 from labelhub.rounds.queries import Gain
 
 register = template.Library()

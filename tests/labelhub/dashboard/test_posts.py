@@ -26,6 +26,7 @@ Clients = dict[str, Client]
 SETTINGS = {
     "prompts": 2, "answers": 3, "steps": 5, "mode": "step", "overlap": 1, "max_new_tokens": 16,
     "temperature": 0.9, "episodes": 8, "kl_budget": 9, "heldout_prompts": 2, "reward_epochs": 1,
+    "reward_ensemble": 2,
     "languages": "en, zh", "seed": 7,
 }  # fmt: skip
 
@@ -206,6 +207,24 @@ def test_the_mode_can_be_changed_both_ways(ready: Project, clients: Clients) -> 
         assert turn.mode == mode
 
 
+def test_the_disputed_sets_can_be_asked_for_first(ready: Project, clients: Clients) -> None:
+    turn = world.make_round(ready, Round.State.RANK)
+    world.add_sets(turn, 1)
+    page = clients["ada"].get(reverse("dashboard:round", args=[ready.slug, 1]))
+    assert "Rank disputed sets first" not in page.content.decode()
+    factories.make_version(
+        f"{ready.slug}/reward-v9", kind="reward", project=ready, number=9,
+        metrics={"ensemble": {"members": 4}},
+    )  # fmt: skip
+    page = clients["ada"].get(reverse("dashboard:round", args=[ready.slug, 1]))
+    assert "Rank disputed sets first" in page.content.decode()
+    send(clients["ada"], "act", 1, "score")
+    run = Run.objects.get(stage="score")
+    assert run.round_run.round == turn
+    page = clients["ada"].get(reverse("dashboard:round", args=[ready.slug, 1]))
+    assert "Rank disputed sets first" not in page.content.decode()
+
+
 def test_a_round_can_be_abandoned(ready: Project, clients: Clients) -> None:
     turn = world.make_round(ready, Round.State.RANK)
     world.add_sets(turn, 1)
@@ -221,6 +240,7 @@ def test_a_round_can_be_abandoned(ready: Project, clients: Clients) -> None:
         ("resume", "Only a stopped or failed run can be resumed."),
         ("step", "The round's present stage is not complete yet."),
         ("close-ranking", "The round is not being ranked now."),
+        ("score", "The round is not being ranked now."),
     ],
 )
 def test_a_refusal_is_told_in_its_own_words(
