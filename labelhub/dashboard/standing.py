@@ -349,6 +349,12 @@ def waits_for(facts: Facts) -> str:
 
 def _waits_for_rankings(facts: Facts) -> str:
     ranked = facts.ranked
+    if not ranked.left and ranked.reviews:
+        return ngettext(
+            "Waits for a reviewer: on %(n)d set the opinions differ.",
+            "Waits for a reviewer: on %(n)d sets the opinions differ.",
+            ranked.reviews,
+        ) % {"n": ranked.reviews}
     if not ranked.left:
         return (
             _("Every ranking is there. Waits for you: take the next step.")

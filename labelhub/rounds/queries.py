@@ -41,6 +41,7 @@ class Ranked:
     wanted: int
     done: int
     held: int
+    reviews: int  # sets on which opinions differ and nobody has decided yet
     rankings: int
     simulated: int
     annotators: int
@@ -159,10 +160,19 @@ def written(round: Round) -> Written:
 def ranked(round: Round) -> Ranked:
     """Count opinions wanted and given, and by how many people."""
     ranking_sets = round.answer_sets.filter(purpose=AnswerSet.Purpose.RANK)
-    slots = Slot.objects.filter(answer_set__in=ranking_sets).aggregate(
-        wanted=Count("id", filter=~Q(state=Slot.State.CLOSED)),
-        done=Count("id", filter=Q(state=Slot.State.DONE)),
-        held=Count("id", filter=Q(state=Slot.State.HELD)),
+    opinion, review = Q(kind=Slot.Kind.OPINION), Q(kind=Slot.Kind.REVIEW)
+    open_, held = Q(state=Slot.State.OPEN), Q(state=Slot.State.HELD)
+    done = Q(state=Slot.State.DONE)
+    # Nobody is offered an open slot of a retired prompt, so nobody waits for it.
+    slots = (
+        Slot.objects.filter(answer_set__in=ranking_sets)
+        .exclude(open_ & Q(answer_set__prompt__retired=True))
+        .aggregate(
+            wanted=Count("id", filter=opinion & (open_ | held | done)),
+            done=Count("id", filter=opinion & done),
+            held=Count("id", filter=opinion & held),
+            reviews=Count("id", filter=review & (open_ | held)),
+        )
     )
     rankings = Ranking.objects.filter(answer_set__in=ranking_sets).aggregate(
         rankings=Count("id"),

@@ -43,7 +43,7 @@ class RoundConfig:
     heldout_prompts: int = 64  # prompts that nothing trains on, to measure the gain
     heldout_answers: int = 4  # answers of each policy to each of them
     reward_epochs: int = 2
-    reward_ensemble: int = 1  # heads of the reward model; from 2 on they say what to rank first
+    reward_ensemble: int = 4  # heads of the reward model; from 2 on they say what to rank first
 
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "prompts": (2, 100_000), "answers": (2, 9), "overlap": (1, 20), "max_new_tokens": (1, 4096),

@@ -9,6 +9,7 @@ from labelhub.dashboard.standing import gates_of, standing_of
 from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
 from labelhub.runs.models import Run
+from tests import factories
 from tests.labelhub.dashboard import world
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +129,15 @@ def test_ranking_waits_for_people_and_counts_what_is_left(project: Project, ann:
     assert step(turn, "rank") == ("2 of 3", "by 1 person")
     assert standing.now is not None
     assert standing.now.share == pytest.approx(2 / 3)
+
+
+def test_a_set_on_which_opinions_differ_waits_for_a_reviewer(project: Project, ann: User) -> None:
+    turn = world.make_round(project, Round.State.RANK)
+    disputed = factories.make_answer_set(project)
+    turn.answer_sets.add(disputed)
+    factories.make_ranking(disputed, ann)
+    factories.make_slot(disputed, kind="review")
+    assert standing_of(turn).sentence == "Waits for a reviewer: on 1 set the opinions differ."
 
 
 def test_simulated_annotators_never_pass_for_people(project: Project, ann: User) -> None:

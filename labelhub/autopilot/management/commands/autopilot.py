@@ -131,6 +131,8 @@ def table_row(entry: dict[str, Any]) -> str:
 def round_config(options: dict[str, Any], parameters: int) -> dict[str, Any]:
     """The command's settings as a round's; a model of few parameters gets smaller ones."""
     config: dict[str, Any] = dict(SMALL) if parameters < 20_000_000 else {}
+    # Simulated annotators rank everything in order: there is nothing to choose first.
+    config["reward_ensemble"] = 1
     for name in ("prompts", "answers", "steps"):
         if options[name] is not None:
             config[name] = options[name]
