@@ -63,6 +63,51 @@ def reward_report(
     }
 
 
+def ensemble_report(
+    rankings: Sequence[Ranking],
+    outputs: Sequence[Any],
+    normalisation: Normalisation,
+    members: int,
+) -> dict[str, Any]:
+    """Figures of the M members of an ensemble.
+
+    `outputs` are the raw scores of each ranking's answers, (K, 1 + M): the mean's stand first.
+
+    The spread is the standard deviation over the members of a pair's difference of normalised
+    scores, mean over all pairs: what all of them add to both answers decides nothing. It is large
+    where scores lie far apart, too, so the pairs are parted in two by what the members disagree
+    about, which is the order: `by_disagreement` has the accuracy of the mean where the mutual
+    information of outcome and member is below and above that of the middle pair.
+    """
+    pairs = pairs_of(rankings)
+    flat = np.array([list(row) for some in outputs for row in some], dtype=np.float64)
+    flat = flat.reshape(-1, 1 + members)
+    difference = flat[pairs.better.numpy()] - flat[pairs.worse.numpy()]  # (p, 1 + M)
+    spread = difference[:, 1:].std(1) / normalisation.std
+    untied = (~pairs.tied).numpy()
+    prompts = [prompt_hash(one.messages) for one in rankings]
+    clusters = [prompts[number] for number in pairs.ranking.numpy()[untied]]
+    right = pair_outcomes(difference[untied])  # (p, 1 + M)
+    disputed = _information(difference[untied, 1:])
+    torn = disputed > np.median(disputed) if clusters else []
+    return {
+        "members": members,
+        "spread": float(spread.mean()) if spread.size else None,
+        "pair_accuracy": right[:, 1:].mean(0).tolist() if clusters else [None] * members,
+        "by_disagreement": _by(right[:, 0], clusters, ["more" if one else "less" for one in torn]),
+    }
+
+
+def _information(odds: Any) -> Any:
+    """H(mean p) − mean H(p), p = σ(odds) over the members of (p, M): (p,) nats (Houlsby 2011)."""
+    p = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+
+    def entropy(q: Any) -> Any:
+        return -q * np.log(q) - (1 - q) * np.log1p(-q)
+
+    return entropy(p.mean(1)) - entropy(p).mean(1)
+
+
 def _share(outcomes: Any, clusters: Sequence[Hashable]) -> dict[str, Any]:
     """An accuracy with interval and number, in the report's words."""
     estimate: Estimate | None = clustered_share(outcomes, clusters)

@@ -9,6 +9,9 @@ Choices
   `normalisation.json` beside the weights.
 - Models whose score is one linear layer on the last token (all decoders) are read here, in float32.
   Any other architecture is asked through its own forward pass.
+- The heads of an ensemble share one trunk, so all of them cost one forward pass. They lie in
+  `ensemble.safetensors`; the model's own head is their mean, which scores as the mean of their
+  scores does, since heads are linear.
 Not here: training (stages/reward.py), what PPO adds to a score (rewards.py).
 """
 
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.data import Messages, length_buckets
@@ -40,6 +45,7 @@ from trainer.modeling import (
 from trainer.types import Batch
 
 NORMALISATION = "normalisation.json"
+ENSEMBLE = "ensemble.safetensors"
 
 Row = tuple[list[int], list[list[int]]]  # prompt tokens, tokens of each answer with its end
 
@@ -88,6 +94,7 @@ class Judge:
     tokenizer: Any
     normalisation: Normalisation
     max_length: int
+    members: nn.Linear | None = None  # the heads of an ensemble, d → M
 
     def row(self, messages: Messages, texts: Sequence[str]) -> Row:
         """Tokens of a prompt and of its answers, each closed by end-of-text."""
@@ -99,7 +106,41 @@ def load_judge(path: Path, placement: Placement, max_length: int) -> Judge:
     tokenizer = load_tokenizer(path)
     model = load_reward(path, placement, pad_token_id=tokenizer.pad_token_id)
     window = min(max_length, longest_context(model))
-    return Judge(model, tokenizer, read_normalisation(path), window)
+    members = read_members(path, score_head(model))
+    return Judge(model, tokenizer, read_normalisation(path), window, members)
+
+
+def make_members(head: Any, count: int) -> nn.Linear:
+    """As many heads of the shape of this one, side by side, in float32; each equal to it."""
+    members = nn.Linear(head.in_features, count, bias=head.bias is not None)
+    members = members.to(head.weight.device)
+    with torch.no_grad():
+        members.weight.copy_(head.weight.float().expand(count, -1))
+        if head.bias is not None:
+            members.bias.copy_(head.bias.float().expand(count))
+    return members
+
+
+def write_members(members: nn.Linear, folder: Path) -> None:
+    """Keep the heads beside the model: weight (M, d), bias (M,) where there is one."""
+    state = {name: tensor.detach().cpu() for name, tensor in members.state_dict().items()}
+    save_file(state, folder / ENSEMBLE, metadata={"format": "pt"})
+
+
+def read_members(folder: Path, head: Any) -> nn.Linear | None:
+    """What `write_members` left, None for a model with one head."""
+    path = folder / ENSEMBLE
+    if not path.exists():
+        return None
+    try:
+        state = load_file(path)
+        members = make_members(head, len(state["weight"]))
+        members.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, AttributeError, TypeError, RuntimeError):
+        raise RunError(
+            f"{path} does not fit the model beside it; restore the reward model from its run."
+        ) from None
+    return members.requires_grad_(False)
 
 
 def encode(tokenizer: Any, messages: Messages, texts: Sequence[str]) -> Row:
@@ -160,10 +201,27 @@ def batch_scores(model: Any, batch: Batch, pad: int) -> Tensor:
         mask = (batch.segments >= 0).long()
         own: Tensor = model(input_ids=batch.ids, attention_mask=mask).logits[:, 0]
         return own.float()
+    return head_scores(head, last_states(model, batch))[:, 0]
+
+
+def last_states(model: Any, batch: Batch) -> Tensor:
+    """The states at which the answers are scored, (n, d) float32."""
     hidden = hidden_states(model, batch)
-    states = hidden.reshape(-1, hidden.shape[-1])[batch.last].float()
+    return hidden.reshape(-1, hidden.shape[-1])[batch.last].float()
+
+
+def head_scores(head: Any, states: Tensor) -> Tensor:
+    """What one or more heads make of the states, (n, heads) float32."""
     bias = None if head.bias is None else head.bias.float()
-    return nn.functional.linear(states, head.weight.float(), bias)[:, 0]
+    return nn.functional.linear(states, head.weight.float(), bias)
+
+
+def batch_outputs(model: Any, batch: Batch, pad: int, members: nn.Linear | None) -> Tensor:
+    """Raw scores of a batch's answers and behind them those of each member, (n, 1 + M)."""
+    if members is None:
+        return batch_scores(model, batch, pad)[:, None]
+    states = last_states(model, batch)
+    return torch.cat([head_scores(score_head(model), states), head_scores(members, states)], dim=1)
 
 
 @torch.no_grad()
@@ -173,10 +231,12 @@ def score_rows(
     *,
     pad: int,
     token_budget: int,
+    members: nn.Linear | None = None,
     after_batch: Callable[[int], None] = lambda done: None,
-) -> Iterator[tuple[int, list[float]]]:
-    """Raw scores of the answers of each row as (number of the row, scores), shortest rows first.
+) -> Iterator[tuple[int, Tensor]]:
+    """(number of the row, raw scores of its answers (n, 1 + M)), shortest rows first.
 
+    The first column is the model's score, the others are the members' of an ensemble.
     `after_batch` hears how many rows are done; it may raise to stop.
     """
     device = next(model.parameters()).device
@@ -184,11 +244,9 @@ def score_rows(
     with packed(model, rows=token_budget):
         for bucket in length_buckets([width(row) for row in rows], token_budget):
             chosen = [rows[index] for index in bucket]
-            scores = batch_scores(model, collate(chosen, pad, device), pad).tolist()
-            for index in bucket:
-                count = len(rows[index][1])
-                yield index, scores[:count]
-                scores = scores[count:]
+            scores = batch_outputs(model, collate(chosen, pad, device), pad, members)
+            parts = scores.split([len(answers) for _, answers in chosen])
+            yield from zip(bucket, parts, strict=True)
             done += len(bucket)
             after_batch(done)
 
@@ -200,7 +258,27 @@ def score_answers(
     token_budget: int,
     after_batch: Callable[[int], None] = lambda done: None,
 ) -> list[list[float]]:
-    """Raw scores of answers to prompts, in the order given.
+    """Raw scores of answers to prompts, in the order given."""
+    found = judge_answers(judge, asked, token_budget=token_budget, after_batch=after_batch)
+    return [scores[:, 0].tolist() for scores in found]
+
+
+def score_line(
+    answer_id: str, output: Sequence[float], normalisation: Normalisation
+) -> dict[str, Any]:
+    """A line of scores.jsonl from an answer's raw scores: its own, then those of the members."""
+    score, *members = (normalisation.apply(raw) for raw in output)
+    return {"id": answer_id, "score": score} | ({"members": members} if members else {})
+
+
+def judge_answers(
+    judge: Judge,
+    asked: Sequence[tuple[Messages, Sequence[str]]],
+    *,
+    token_budget: int,
+    after_batch: Callable[[int], None] = lambda done: None,
+) -> list[Tensor]:
+    """Raw scores of answers to prompts, in the order given, with the members': (K, 1 + M) each.
 
     Every answer has a row of its own: its score depends on nothing but itself, up to rounding.
     """
@@ -208,14 +286,17 @@ def score_answers(
     for messages, texts in asked:
         for cut in fit_window(judge.row(messages, texts), judge.max_length):
             rows.extend(split(cut))
-    flat = [0.0] * len(rows)
-    for index, (score,) in score_rows(
-        judge.model,
-        rows,
-        pad=judge.tokenizer.pad_token_id,
-        token_budget=token_budget,
-        after_batch=after_batch,
-    ):
-        flat[index] = score
-    scores = iter(flat)
-    return [[next(scores) for _ in texts] for _, texts in asked]
+    if not rows:
+        return []
+    found = dict(
+        score_rows(
+            judge.model,
+            rows,
+            pad=judge.tokenizer.pad_token_id,
+            token_budget=token_budget,
+            members=judge.members,
+            after_batch=after_batch,
+        )
+    )
+    scores = torch.cat([found[index] for index in range(len(rows))]).cpu()
+    return list(scores.split([len(texts) for _, texts in asked]))

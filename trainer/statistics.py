@@ -72,6 +72,24 @@ def clustered_share(outcomes: ArrayLike, clusters: Sequence[Hashable]) -> Estima
     return Estimate(p, low, high, n)
 
 
+def clustered_ratio(sums: ArrayLike, sizes: ArrayLike) -> Estimate | None:
+    """Σ sums / Σ sizes, both by cluster, with an interval that counts clusters; `n` is how many.
+
+    One cluster alone says nothing of the spread: its interval is everything.
+    Ratio estimator (Cochran 1977, §2.11): r ± t · √(G/(G−1) · Σ_g (s_g − r·n_g)²) / Σ_g n_g.
+    """
+    s, n = np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+    groups, total = len(s), float(n.sum())
+    if not total:
+        return None
+    ratio = float(s.sum()) / total
+    if groups < 2:
+        return Estimate(ratio, -math.inf, math.inf, groups)
+    error = math.sqrt(groups / (groups - 1) * float(np.sum((s - ratio * n) ** 2))) / total
+    half = t95(groups - 1) * error
+    return Estimate(ratio, ratio - half, ratio + half, groups)
+
+
 def _cluster_sums(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum and size of each cluster: two arrays (G,)."""
     number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}

@@ -40,9 +40,9 @@ from trainer.modeling import (
     start,
     stop_ids,
 )
-from trainer.reports import reward_report
+from trainer.reports import ensemble_report, reward_report
 from trainer.rollout import answer_seed, generate
-from trainer.scoring import load_judge, score_answers
+from trainer.scoring import judge_answers, load_judge, score_answers
 from trainer.statistics import Estimate, bootstrap_mean, distinct_2, paired_bootstrap
 from trainer.types import RunContext, Sampled
 
@@ -69,12 +69,16 @@ def test_reward(context: RunContext) -> dict[str, Any]:
     # 2. score
     asked = [(ranking.messages, ranking.texts) for ranking in rankings]
     count = sum(len(ranking.texts) for ranking in rankings)
-    raw = score_answers(
+    found = judge_answers(
         judge, asked, token_budget=config.token_budget, after_batch=_steps(context, 0.0, 1.0, count)
     )
+    raw = [scores[:, 0].tolist() for scores in found]
 
     # 3. publish
     report = {"stage": "evaluate", **reward_report(rankings, raw, judge.normalisation)}
+    if judge.members is not None:
+        members = judge.members.out_features
+        report["ensemble"] = ensemble_report(rankings, found, judge.normalisation, members)
     context.emit("metric", len(rankings), total=len(rankings), **_flat(report))
     publish(context.out, lambda folder: _write_report(folder, report))
     return report

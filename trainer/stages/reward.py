@@ -11,6 +11,10 @@ Choices
 - The head starts as N(0, 1/√(d+1)) and is then scaled to a standard deviation of 1 on some training
   answers (Ziegler et al. 2019; "The N implementation details of RLHF with PPO", 2023), so that a
   learning rate means the same for every base.
+- An ensemble is M heads on the same states. Each has a start of its own and sees the rankings with
+  weights of its own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in
+  Osband et al. 2016). The loss is the mean over the heads; the model's head becomes their mean.
+- A ranking of weight 2 counts as the ranking twice, one of weight 0 as if it were not there.
 - Nothing is random but what follows from the seed: an epoch's order from seed and epoch alone, no
   dropout. So a resumed run is bit for bit the undisturbed one.
 - The report's figures come from the weights as they are written: merged, in the base's numbers.
@@ -34,7 +38,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, resume, save
 from trainer.config import RewardConfig
-from trainer.data import Ranking, length_buckets, pairs_of, read_rankings, split_by_prompt
+from trainer.data import Pairs, Ranking, length_buckets, pairs_of, read_rankings, split_by_prompt
 from trainer.events import RunError, Stopped
 from trainer.losses import Ties, plackett_luce_loss, ranking_losses, weighted_sum
 from trainer.modeling import (
@@ -49,7 +53,7 @@ from trainer.modeling import (
     start,
     trunk,
 )
-from trainer.reports import reward_report
+from trainer.reports import ensemble_report, reward_report
 from trainer.scoring import (
     Judge,
     Normalisation,
@@ -59,11 +63,17 @@ from trainer.scoring import (
     encode,
     fit_normalisation,
     fit_window,
-    score_answers,
+    head_scores,
+    judge_answers,
+    last_states,
+    make_members,
+    read_members,
     score_head,
+    score_line,
     score_rows,
     split,
     width,
+    write_members,
 )
 from trainer.statistics import pair_outcomes
 from trainer.types import RunContext
@@ -90,6 +100,7 @@ class Fit:
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     max_length: int
+    members: nn.Linear | None = None  # the heads of an ensemble; without one the model's own learns
     step: int = 0
     recent: deque[list[float]] = field(default_factory=lambda: deque(maxlen=RUNNING))
 
@@ -118,13 +129,15 @@ def run(context: RunContext) -> dict[str, Any]:
         scale_head(fit, groups[:HEAD_RANKINGS])
 
     # 3. train
-    train(context, fit, training, groups)
+    shares = bootstrap_shares(len(training), config.ensemble, context.spec.seed)
+    train(context, fit, training, groups, shares)
 
     # 4. set the scale on training answers, test on held-out rankings
     round_head(fit)
     raw = score_groups(context, fit, groups[:REFERENCE_RANKINGS])
     normalisation = fit_normalisation([score for scores in raw for score in scores])
-    raw_heldout = score_heldout(context, fit, heldout)
+    outputs = score_heldout(context, fit, heldout)
+    raw_heldout = [scores[:, 0].tolist() for scores in outputs]
     report = {
         "stage": "reward",
         **reward_report(heldout, raw_heldout, normalisation),
@@ -134,11 +147,13 @@ def run(context: RunContext) -> dict[str, Any]:
         "normalisation": dataclasses.asdict(normalisation),
         "seconds": round(time.monotonic() - begun, 1),
     }
+    if fit.members is not None:
+        report["ensemble"] = ensemble_report(heldout, outputs, normalisation, config.ensemble)
     for code, message in warnings(report):
         context.emit("alert", fit.step, code=code, message=message)
 
     # 5. publish
-    lines = score_lines(heldout, raw_heldout, normalisation)
+    lines = score_lines(heldout, outputs, normalisation)
     publish(context.out, lambda folder: write_out(folder, fit, normalisation, report, lines))
     context.progress(1.0)
     return report
@@ -149,20 +164,37 @@ def run(context: RunContext) -> dict[str, Any]:
 
 def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
     """Training rankings, weights brought to mean 1, and held-out ones of other prompts."""
-    rankings = read_rankings(context.input("rankings"))
+    rankings = weighty(read_rankings(context.input("rankings")))
     if "heldout" in context.spec.inputs:
-        training, heldout = rankings, read_rankings(context.input("heldout"))
+        training, heldout = rankings, weighty(read_rankings(context.input("heldout")))
     else:
         training, heldout = split_by_prompt(rankings, config.heldout_fraction)
-    mean = sum(ranking.weight for ranking in training) / len(training)
-    if mean == 0:
+    if not training:
         raise RunError("Every training ranking has weight 0; give some of them a weight.")
-    if not any(ranking.weight and max(ranking.ranks) > 1 for ranking in training):
+    mean = sum(ranking.weight for ranking in training) / len(training)
+    if not any(max(ranking.ranks) > 1 for ranking in training):
         raise RunError(
             "Every training ranking is one single tie, from which nothing can be learned; "
             "add rankings that prefer something."
         )
     return [dataclasses.replace(one, weight=one.weight / mean) for one in training], heldout
+
+
+def weighty(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The rankings that count: one of weight 0 takes no place in a step either."""
+    return [ranking for ranking in rankings if ranking.weight]
+
+
+def bootstrap_shares(rankings: int, members: int, seed: int) -> Tensor:
+    """What each ranking counts for each head, (g, M) with mean 1 in each column; one head: all 1.
+
+    n · Dirichlet(1, …, 1): independent exponential numbers divided by their mean.
+    """
+    if members == 1:
+        return torch.ones(rankings, 1)
+    dice = torch.Generator().manual_seed(seed * 1_000_003 % 2**63 + 2**62)
+    drawn = torch.empty(rankings, members, dtype=torch.float64).exponential_(generator=dice)
+    return (drawn / drawn.mean(0)).float()
 
 
 def arrange(fit: Fit, rankings: Sequence[Ranking]) -> list[Group]:
@@ -186,16 +218,17 @@ def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) 
     if not config.lora and config.dtype == "auto":
         placement = Placement(placement.device, torch.float32)  # bfloat16 would swallow small steps
     model: Any = load_reward(base, placement, fresh_head=True, pad_token_id=tokenizer.pad_token_id)
-    if not has_head(base):
-        fresh_head(model, seed)
+    members = open_members(model, base, config.ensemble, seed)
+    if members is None and not has_head(base):
+        fresh_head(score_head(model), seed)
     if config.lora:
         add_lora(model, config.lora_r, config.lora_alpha, seed)
-    parameters = trainable(model, config.lora)
+    parameters = trainable(model, config.lora, members)
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.lr, weight_decay=config.weight_decay
     )
     window = min(config.max_length, longest_context(model))
-    return Fit(model, tokenizer, config, parameters, optimizer, window)
+    return Fit(model, tokenizer, config, parameters, optimizer, window, members)
 
 
 def has_head(base: Path) -> bool:
@@ -204,10 +237,28 @@ def has_head(base: Path) -> bool:
     return any("SequenceClassification" in name for name in body.get("architectures") or [])
 
 
-@torch.no_grad()
-def fresh_head(model: Any, seed: int) -> None:
-    """N(0, 1/√(d+1)) and bias 0 (Stiennon et al. 2020); other kinds of heads keep their start."""
+def open_members(model: Any, base: Path, count: int, seed: int) -> nn.Linear | None:
+    """The heads of an ensemble; those of the base when it has as many, else from its one head."""
+    if count == 1:
+        return None
     head = score_head(model)
+    if head is None:
+        raise RunError(
+            f"{type(model).__name__} has no single linear head, so it can have no ensemble; set "
+            "config.ensemble to 1 or take another base."
+        )
+    earlier = read_members(base, head) if has_head(base) else None
+    if earlier is not None and earlier.out_features == count:
+        return earlier
+    members = make_members(head, count)
+    if not has_head(base):
+        fresh_head(members, seed)
+    return members
+
+
+@torch.no_grad()
+def fresh_head(head: Any, seed: int) -> None:
+    """N(0, 1/√(d+1)) and bias 0 (Stiennon et al. 2020); other kinds of heads keep their start."""
     if head is None:
         return
     dice = torch.Generator().manual_seed(seed)
@@ -217,8 +268,11 @@ def fresh_head(model: Any, seed: int) -> None:
         head.bias.zero_()
 
 
-def trainable(model: Any, lora: bool) -> dict[str, nn.Parameter]:
-    """What the optimiser moves, by name in a fixed order: adapter and head, or everything."""
+def trainable(model: Any, lora: bool, members: nn.Linear | None) -> dict[str, nn.Parameter]:
+    """What the optimiser moves, by name in a fixed order: adapter and head, or everything.
+
+    The heads of an ensemble stand in for the model's own, which becomes their mean at the end.
+    """
     inside = {id(parameter) for parameter in trunk(model).parameters()}
     chosen = adapter_parameters(model) if lora else {}
     if score_head(model) is None:
@@ -229,18 +283,29 @@ def trainable(model: Any, lora: bool) -> dict[str, nn.Parameter]:
         if id(parameter) not in inside or not lora:
             parameter.requires_grad_(True)
             chosen[name] = parameter
+    if members is not None:
+        for parameter in score_head(model).parameters():
+            parameter.requires_grad_(False)
+        chosen = {name: one for name, one in chosen.items() if not name.startswith("score.")}
+        members.requires_grad_(True)
+        chosen |= {f"members.{name}": one for name, one in members.named_parameters()}
     return chosen
 
 
 @torch.no_grad()
 def scale_head(fit: Fit, groups: Sequence[Group]) -> None:
-    """Bring the first scores to standard deviation 1."""
+    """Bring each head's first scores to standard deviation 1."""
     head = score_head(fit.model)
     if head is None:
         return
     rows = [row for group in groups for row in group]
-    scores = score_rows(fit.model, rows, pad=fit.pad, token_budget=fit.config.token_budget)
-    head.weight.div_(fit_normalisation([one for _, some in scores for one in some]).std)
+    budget = fit.config.token_budget
+    found = score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, members=fit.members)
+    scores = torch.cat([some for _, some in found])
+    if fit.members is not None:
+        head, scores = fit.members, scores[:, 1:]
+    for weight, column in zip(head.weight, scores.unbind(1), strict=True):
+        weight.div_(fit_normalisation(column.tolist()).std)
 
 
 def restore(fit: Fit, checkpoint: Checkpoint) -> None:
@@ -268,16 +333,20 @@ def checkpoint_now(context: RunContext, fit: Fit) -> None:
 
 
 def train(
-    context: RunContext, fit: Fit, rankings: Sequence[Ranking], groups: Sequence[Group]
+    context: RunContext,
+    fit: Fit,
+    rankings: Sequence[Ranking],
+    groups: Sequence[Group],
+    shares: Tensor,
 ) -> None:
-    """All optimiser steps that are still to do."""
+    """All optimiser steps that are still to do; `shares` (g, M) as `bootstrap_shares` has them."""
     config = fit.config
     plan = plan_steps(len(rankings), config.epochs, config.rankings_per_step, context.spec.seed)
     saved = fit.step
     while fit.step < len(plan):
         context.progress(TRAINED * fit.step / len(plan))
         rate = config.lr * schedule(fit.step, len(plan), config.warmup)
-        loss = take_step(context, fit, rankings, groups, plan[fit.step], rate)
+        loss = take_step(context, fit, rankings, groups, shares, plan[fit.step], rate)
         if loss is None:
             if saved != fit.step:
                 checkpoint_now(context, fit)
@@ -319,6 +388,7 @@ def take_step(
     fit: Fit,
     rankings: Sequence[Ranking],
     groups: Sequence[Group],
+    shares: Tensor,
     chosen: Sequence[int],
     rate: float,
 ) -> float | None:
@@ -335,12 +405,12 @@ def take_step(
             return None
         part = [chosen[place] for place in bucket]
         rows = [row for index in part for row in groups[index]]
-        scores = batch_scores(fit.model, collate(rows, fit.pad, device), fit.pad)
+        scores = training_scores(fit, rows, device)
         ranked = [rankings[index] for index in part]
-        loss = micro_loss(fit.config, scores, ranked) / len(chosen)
+        loss = ensemble_loss(fit.config, scores, ranked, shares[part]) / len(chosen)
         loss.backward()
         total += loss.item()
-        seen += pairs_right(scores.tolist(), ranked)
+        seen += pairs_right(scores.mean(1).tolist(), ranked)
     if not math.isfinite(total):
         raise RunError(
             f"The loss is no number any more at step {fit.step + 1}; lower config.lr and retry."
@@ -354,22 +424,40 @@ def take_step(
     return total
 
 
-def micro_loss(config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
-    """Weighted sum of the rankings' losses."""
+def training_scores(fit: Fit, rows: Sequence[Row], device: torch.device) -> Tensor:
+    """Raw scores of the answers in these rows by each head that learns, (n, M)."""
+    batch = collate(rows, fit.pad, device)
+    if fit.members is None:
+        return batch_scores(fit.model, batch, fit.pad)[:, None]
+    return head_scores(fit.members, last_states(fit.model, batch))
+
+
+def ensemble_loss(
+    config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking], shares: Tensor
+) -> Tensor:
+    """Mean over the heads of the weighted sum of the rankings' losses.
+
+    Scores are (n, M), shares (g, M): a head counts a ranking by its weight times its share of it.
+    """
     pairs = pairs_of(rankings).to(scores.device)
+    weights = pairs.weight[:, None] * shares.to(scores.device)
+    heads = zip(scores.unbind(1), weights.unbind(1), strict=True)
+    sums = [weighted_sum(order_losses(config, own, rankings, pairs), w) for own, w in heads]
+    return torch.stack(sums).mean()
+
+
+def order_losses(
+    config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking], pairs: Pairs
+) -> Tensor:
+    """The loss of each ranking under one head's scores (n,): (g,)."""
     if config.loss == "pairs":
-        losses = ranking_losses(
-            scores,
-            pairs,
-            ties=cast(Ties, config.ties),
-            margin=config.margin,
-            centring=config.centre,
+        ties = cast(Ties, config.ties)
+        return ranking_losses(
+            scores, pairs, ties=ties, margin=config.margin, centring=config.centre
         )
-    else:
-        parts = scores.split([len(ranking.ranks) for ranking in rankings])
-        ranks = [torch.tensor(ranking.ranks, device=scores.device) for ranking in rankings]
-        losses = torch.stack([plackett_luce_loss(*one) for one in zip(parts, ranks, strict=True)])
-    return weighted_sum(losses, pairs.weight)
+    parts = scores.split([len(ranking.ranks) for ranking in rankings])
+    ranks = [torch.tensor(ranking.ranks, device=scores.device) for ranking in rankings]
+    return torch.stack([plackett_luce_loss(*one) for one in zip(parts, ranks, strict=True)])
 
 
 def pairs_right(scores: Sequence[float], rankings: Sequence[Ranking]) -> list[list[float]]:
@@ -389,12 +477,23 @@ def pairs_right(scores: Sequence[float], rankings: Sequence[Ranking]) -> list[li
 
 @torch.no_grad()
 def round_head(fit: Fit) -> None:
-    """Give the head the precision with which it will be written."""
+    """Give the head the precision with which it will be written.
+
+    The head of an ensemble becomes the mean of its members. What rounding takes from the mean is
+    taken from each of them, too, so that the model's score is the mean of the members'.
+    """
     dtype = next(trunk(fit.model).parameters()).dtype
     head = score_head(fit.model)
-    if head is not None:
-        for parameter in head.parameters():
+    if head is None:
+        return
+    members = None if fit.members is None else dict(fit.members.named_parameters())
+    for name, parameter in head.named_parameters():
+        if members is None:
             parameter.copy_(parameter.to(dtype))
+        else:
+            mean = members[name].mean(0)
+            parameter.copy_(mean.to(dtype))
+            members[name].add_(parameter - mean)
 
 
 def score_groups(context: RunContext, fit: Fit, groups: Sequence[Group]) -> list[list[float]]:
@@ -409,12 +508,14 @@ def score_groups(context: RunContext, fit: Fit, groups: Sequence[Group]) -> list
         score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, after_batch=after_batch)
     )
     numbers = iter(range(len(rows)))
-    return [[score for _ in group for score in found[next(numbers)]] for group in groups]
+    return [
+        [score for _ in group for score in found[next(numbers)][:, 0].tolist()] for group in groups
+    ]
 
 
-def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) -> list[list[float]]:
-    """Raw scores of the held-out answers, the way the stages evaluate and score do it."""
-    judge = Judge(fit.model, fit.tokenizer, Normalisation(), fit.max_length)
+def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) -> list[Tensor]:
+    """Raw scores of the held-out answers, (K, 1 + M) of each ranking, as evaluate and score do."""
+    judge = Judge(fit.model, fit.tokenizer, Normalisation(), fit.max_length, fit.members)
     answers = sum(len(ranking.texts) for ranking in rankings)
 
     def after_batch(done: int) -> None:
@@ -422,7 +523,7 @@ def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) ->
 
     asked = [(ranking.messages, ranking.texts) for ranking in rankings]
     budget = fit.config.token_budget
-    return score_answers(judge, asked, token_budget=budget, after_batch=after_batch)
+    return judge_answers(judge, asked, token_budget=budget, after_batch=after_batch)
 
 
 def go_on(context: RunContext, fit: Fit, progress: float) -> None:
@@ -473,14 +574,14 @@ def warnings(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def score_lines(
-    rankings: Sequence[Ranking], raw: Sequence[Sequence[float]], normalisation: Normalisation
+    rankings: Sequence[Ranking], outputs: Sequence[Tensor], normalisation: Normalisation
 ) -> list[dict[str, Any]]:
     """Lines of heldout_scores.jsonl: each answer once, as rankings of one set repeat them."""
-    scores = {}
-    for ranking, some in zip(rankings, raw, strict=True):
-        for answer, score in zip(ranking.answer_ids, some, strict=True):
-            scores[answer] = normalisation.apply(score)
-    return [{"id": answer, "score": score} for answer, score in scores.items()]
+    lines = {}
+    for ranking, some in zip(rankings, outputs, strict=True):
+        for answer, row in zip(ranking.answer_ids, some.tolist(), strict=True):
+            lines[answer] = score_line(answer, row, normalisation)
+    return list(lines.values())
 
 
 def write_out(
@@ -503,6 +604,8 @@ def write_out(
     config.save_pretrained(folder)
     fit.tokenizer.save_pretrained(folder)
     normalisation.write(folder)
+    if fit.members is not None:
+        write_members(fit.members, folder)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "heldout_scores.jsonl").write_text(body, "utf-8")
@@ -521,7 +624,12 @@ def card(report: dict[str, Any]) -> str:
             f"(95 % interval {low:.3f} to {high:.3f}); the longer answer wins "
             f"{report['length_baseline']:.3f} of them."
         )
-    scale = report["normalisation"]
+    scale, heads = report["normalisation"], ""
+    if "ensemble" in report:
+        heads = (
+            f"It is the mean of {report['ensemble']['members']} heads on the same states, which "
+            "lie in `ensemble.safetensors`; where they disagree it is not sure of itself. "
+        )
     return (
         "# Reward model\n\n"
         f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one element of "
@@ -529,7 +637,7 @@ def card(report: dict[str, Any]) -> str:
         "`AutoModelForSequenceClassification.from_pretrained` loads it. It reads the conversation "
         "through the chat template, the answer, and one end-of-text token. Its output r is turned "
         "into a score of mean 0 and standard deviation 1 on training answers by\n"
-        f"(r − {scale['mean']:.6g}) / {scale['std']:.6g} (`normalisation.json`).\n\n"
+        f"(r − {scale['mean']:.6g}) / {scale['std']:.6g} (`normalisation.json`). {heads}\n\n"
         "It knows what its annotators preferred on prompts like theirs, and nothing else; a policy "
         "that is trained against it for long will find its mistakes.\n"
     )

@@ -1,12 +1,14 @@
 """Score answers with a reward model.
 
 Reads `reward` and `answers`, writes out/scores.jsonl: {"id", "score"} for each answer, in the order
-of the file. A score depends on its own conversation alone; it has mean 0 and standard deviation 1
-on the answers that the reward model was fitted to.
+of the file, and "members" beside them, the scores of each member, when the reward model is an
+ensemble. A score depends on its own conversation alone; it has mean 0 and standard deviation 1
+on the answers that the reward model was fitted to; the members share its scale.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +20,16 @@ from trainer.config import ScoreConfig
 from trainer.data import read_answers
 from trainer.events import Stopped
 from trainer.modeling import start
-from trainer.scoring import load_judge, score_answers
+from trainer.scoring import judge_answers, load_judge, score_line
 from trainer.types import RunContext
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """Score every answer; returns how many there are and where their scores lie."""
+    """Score every answer; returns how many there are and where their scores lie.
+
+    `member_spread` is the standard deviation over the members of an answer's score, mean over the
+    answers.
+    """
     config = cast(ScoreConfig, context.spec.config)
 
     # 1. read
@@ -39,23 +45,28 @@ def run(context: RunContext) -> dict[str, Any]:
 
     asked = [(answer.messages, [answer.text]) for answer in answers]
     budget = config.token_budget
-    raw = score_answers(judge, asked, token_budget=budget, after_batch=after_batch)
-    scores = [judge.normalisation.apply(one) for (one,) in raw]
+    found = judge_answers(judge, asked, token_budget=budget, after_batch=after_batch)
+    lines = [
+        score_line(answer.id, scores[0].tolist(), judge.normalisation)
+        for answer, scores in zip(answers, found, strict=True)
+    ]
 
     # 3. publish
+    scores = [line["score"] for line in lines]
     report = {
         "stage": "score",
         "answers": len(scores),
         "score_mean": float(np.mean(scores)),
         "score_std": float(np.std(scores)),
+        "normalisation": dataclasses.asdict(judge.normalisation),
     }
+    if judge.members is not None:
+        report["members"] = judge.members.out_features
+        report["member_spread"] = float(np.std([line["members"] for line in lines], axis=1).mean())
 
     def write(folder: Path) -> None:
-        lines = (
-            json.dumps({"id": answer.id, "score": score}, ensure_ascii=False) + "\n"
-            for answer, score in zip(answers, scores, strict=True)
-        )
-        (folder / "scores.jsonl").write_text("".join(lines), "utf-8")
+        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / "scores.jsonl").write_text(body, "utf-8")
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
     publish(context.out, write)
