@@ -132,6 +132,113 @@ class GenerateConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainConfig(StageConfig):
+    """Make a model from nothing but text: duplicates dropped, a tokenizer, a network."""
+
+    stage: ClassVar[str] = "pretrain"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    may_use: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    objective: str = knob(
+        "causal",
+        "causal: foretell the next token (a decoder, to write with); masked: fill in hidden "
+        "tokens (an encoder, to judge with)",
+        choices=("causal", "masked"),
+    )
+    size: str = knob(
+        "5m",
+        "parameters of the network besides its embedding, about",
+        choices=("1m", "5m", "15m", "60m", "135m"),
+    )
+    vocabulary: int = knob(
+        8192, "tokens of the tokenizer that is made; not used with the input tokenizer", low=264
+    )
+    documents: str = knob(
+        "paragraphs",
+        "what one document is in a text file: a paragraph (blank lines part them), a line or the "
+        "whole file; in .jsonl each line is one",
+        choices=("paragraphs", "lines", "files"),
+    )
+    near_duplicate: float = knob(
+        0.8,
+        "share of common word runs from which a document counts as a copy of an earlier one; 1 "
+        "drops only exact copies",
+        low=0.1,
+        high=1,
+    )
+    apart: bool = knob(True, "documents in one row do not see one another")
+    max_length: int = knob(256, "tokens in a row, and the longest context", low=8)
+    heldout_fraction: float = knob(
+        0.05, "share of the documents that is only tested on", low=0, high=0.9
+    )
+    epochs: int = knob(1, "times that each document is seen", low=1)
+    steps: int = knob(0, "optimiser steps; 0: as many as the epochs hold", low=0)
+    lr: float = knob(2e-3, "peak learning rate; large sizes want less", low=0)
+    warmup: float = knob(
+        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
+    )
+    batch_size: int = knob(16, "rows in one optimiser step", low=1)
+    micro_batch_size: int = knob(
+        0, "rows that go through the model at once; 0 takes the whole batch", low=0
+    )
+    weight_decay: float = knob(0.1, "weight decay of the matrices", low=0)
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    mask_share: float = knob(
+        0.15, "share of the tokens that the objective masked hides", low=0.01, high=0.9
+    )
+    measure_every: int = knob(
+        100, "optimiser steps between looks at some held-out documents", low=1
+    )
+    sample_every: int = knob(100, "optimiser steps between samples", low=1)
+    samples: int = knob(3, "samples that the objective causal writes each time", low=0)
+    sample_tokens: int = knob(48, "longest sample in tokens", low=1)
+    checkpoint_every: int = knob(100, "optimiser steps between checkpoints", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(StageConfig):
+    """Fine-tune a policy on answers that people wrote or approved."""
+
+    stage: ClassVar[str] = "sft"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("base", "pairs"),)
+    may_use: ClassVar[tuple[str, ...]] = ("heldout",)
+
+    method: str = knob(
+        "lora",
+        "lora: a low-rank adapter; full: every weight; freeze: the last layers and the head; "
+        "prompt: vectors in front of the text",
+        choices=("lora", "full", "freeze", "prompt"),
+    )
+    epochs: int = knob(1, "times that each answer is seen", low=1)
+    lr: float = knob(2e-4, "peak learning rate; full training wants about a tenth", low=0)
+    warmup: float = knob(
+        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
+    )
+    batch_size: int = knob(8, "answers in one optimiser step", low=1)
+    micro_batch_size: int = knob(
+        0, "answers that go through the model at once; 0 takes the whole batch", low=0
+    )
+    packing: bool = knob(False, "fill rows with several answers that do not see one another")
+    max_length: int = knob(
+        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
+    )
+    heldout_fraction: float = knob(
+        0.1, "share of the prompts that is only tested on", low=0, high=0.9
+    )
+    lora_r: int = knob(16, "rank of the adapter", low=1)
+    lora_alpha: float = knob(
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
+    )
+    train_layers: int = knob(2, "last layers that the method freeze trains", low=1)
+    prompt_tokens: int = knob(20, "vectors that the method prompt learns", low=1)
+    weight_decay: float = knob(0.0, "weight decay", low=0)
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    token_budget: int = knob(1024, "tokens that are measured at once", low=8)
+    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig(StageConfig):
     """Fit a reward model to whole rankings."""
 
@@ -159,6 +266,13 @@ class RewardConfig(StageConfig):
     )
     ties: str = knob(
         "half", "a tie counts as target one half, or is dropped", choices=("half", "drop")
+    )
+    ensemble: int = knob(
+        1,
+        "heads that learn from the same states, each from rankings weighed at random; their "
+        "disagreement tells what to rank next",
+        low=1,
+        high=64,
     )
     margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)
     centre: float = knob(0.0, "weight of the pull of scores towards 0", low=0)
@@ -240,6 +354,106 @@ class PPOConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferConfig(StageConfig):
+    """Improve a policy from rankings directly (DPO), or from scored answers of its own (RLOO)."""
+
+    stage: ClassVar[str] = "prefer"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("policy", "rankings"),
+        ("policy", "reward", "prompts"),
+    )
+    may_use: ClassVar[tuple[str, ...]] = ("heldout",)
+
+    method: str = knob(
+        "dpo",
+        "dpo: from pairs of rankings; rloo: from scored answers of its own",
+        choices=("dpo", "rloo"),
+    )
+    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
+    lora_r: int = knob(16, "rank of the adapter", low=1)
+    lora_alpha: float = knob(
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
+    )
+    lr: float = knob(1e-4, "peak learning rate; full training wants about a tenth", low=0)
+    warmup: float = knob(
+        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
+    )
+    batch_size: int = knob(16, "pairs (dpo) or answers (rloo) in one optimiser step", low=1)
+    micro_batch_size: int = knob(
+        0, "pairs or answers that go through the model at once; 0 takes the whole batch", low=0
+    )
+    heldout_fraction: float = knob(
+        0.1, "share of the prompts that is only tested on", low=0, high=0.9
+    )
+    beta: float = knob(0.1, "dpo: how dearly it pays to leave the reference", low=1e-6)
+    epochs: int = knob(1, "dpo: times that each pair is seen", low=1)
+    best_worst: bool = knob(False, "dpo: of each ranking only the best against the worst")
+    max_length: int = knob(
+        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
+    )
+    steps: int = knob(20, "rloo: optimiser steps, each on new answers", low=1)
+    answers: int = knob(4, "rloo: answers to each prompt (K)", low=2)
+    kl_coef: float = knob(0.05, "rloo: weight of the KL penalty in the score", low=0)
+    max_new_tokens: int = knob(32, "longest answer in tokens", low=1)
+    temperature: float = knob(1.0, "sampling temperature, also used by the loss", low=0.01)
+    write_batch: int = knob(64, "answers written side by side", low=1)
+    sample_every: int = knob(5, "rloo: steps between sample answers", low=1)
+    samples: int = knob(4, "answers that a sample event shows", low=0)
+    weight_decay: float = knob(0.0, "weight decay", low=0)
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    token_budget: int = knob(1024, "tokens that are measured at once", low=8)
+    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "rloo" and self.batch_size % self.answers:
+            raise SpecError(
+                f"spec.json: config.batch_size of stage “prefer” is {self.batch_size}; "
+                f"give a multiple of config.answers ({self.answers})."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNConfig(StageConfig):
+    """Write n answers a prompt, keep the one that scores best, and fine-tune on it."""
+
+    stage: ClassVar[str] = "bestofn"
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("policy", "reward", "prompts"),)
+
+    answers: int = knob(4, "answers written to each prompt, of which one is kept (n)", low=1)
+    max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
+    temperature: float = knob(1.0, "sampling temperature", low=0.01)
+    write_batch: int = knob(64, "answers written side by side", low=1)
+    heldout_fraction: float = knob(
+        0.1, "share of the prompts whose winners are not learned", low=0, high=0.9
+    )
+    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
+    lora_r: int = knob(16, "rank of the adapter", low=1)
+    lora_alpha: float = knob(
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
+    )
+    epochs: int = knob(1, "times that each winner is seen", low=1)
+    lr: float = knob(2e-4, "peak learning rate; full training wants about a tenth", low=0)
+    warmup: float = knob(
+        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
+    )
+    batch_size: int = knob(8, "winners in one optimiser step", low=1)
+    micro_batch_size: int = knob(
+        0, "winners that go through the model at once; 0 takes the whole batch", low=0
+    )
+    max_length: int = knob(
+        1024, "longest prompt with answer that the reward model reads, in tokens", low=8
+    )
+    samples: int = knob(4, "answers that a sample event shows", low=0)
+    weight_decay: float = knob(0.0, "weight decay", low=0)
+    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    token_budget: int = knob(1024, "tokens that are measured at once", low=8)
+    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(StageConfig):
     """Test a reward model on held-out rankings, or a policy against its reference."""
 
@@ -274,7 +488,17 @@ class ScoreConfig(StageConfig):
 
 CONFIGS: dict[str, type[StageConfig]] = {
     config.stage: config
-    for config in (GenerateConfig, RewardConfig, PPOConfig, EvaluateConfig, ScoreConfig)
+    for config in (
+        PretrainConfig,
+        SFTConfig,
+        GenerateConfig,
+        RewardConfig,
+        PPOConfig,
+        PreferConfig,
+        BestOfNConfig,
+        EvaluateConfig,
+        ScoreConfig,
+    )
 }
 
 #: A path or registered name, or {"path": …, "sha256": …}.

@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from trainer.events import RunError
 
+R = TypeVar("R", "Ranking", "Pair", "Prompt")
 Messages = tuple[dict[str, str], ...]
 
 ROLES = ("system", "user", "assistant")
@@ -75,6 +76,14 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt with the answer that is to be learned."""
+
+    messages: Messages
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pairs:
     """All C(K,2) pairs of a batch of rankings, as indices into the flat scores of their answers.
 
@@ -107,6 +116,30 @@ def read_rankings(path: Path) -> list[Ranking]:
         with _at(path, number):
             rankings.append(parse_ranking(record))
     return rankings
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read pairs.jsonl: {"prompt": [messages], "answer": text}; other keys are passed over."""
+    pairs = []
+    for number, record in _records(path, "pairs"):
+        with _at(path, number):
+            answer = record.get("answer")
+            if not isinstance(answer, str) or not answer.strip():
+                raise _Fault("'answer' must be text that is not empty: what is to be learned?")
+            pairs.append(Pair(_messages(record.get("prompt")), answer))
+    return pairs
+
+
+def read_documents(path: Path) -> list[tuple[int, str]]:
+    """Read raw text of .jsonl: {"text"} a line; (line number, text), other keys passed over."""
+    documents = []
+    for number, record in _records(path, "documents"):
+        with _at(path, number):
+            text = record.get("text")
+            if not isinstance(text, str):
+                raise _Fault(f"'text' must be text, not {json.dumps(text)}: give each line one.")
+            documents.append((number, text))
+    return documents
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -357,10 +390,8 @@ def prompt_hash(messages: Messages) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def split_by_prompt(
-    rankings: Sequence[Ranking], fraction: float
-) -> tuple[list[Ranking], list[Ranking]]:
-    """Part rankings into (training, held out) so that no prompt is on both sides.
+def split_by_prompt(rankings: Sequence[R], fraction: float) -> tuple[list[R], list[R]]:
+    """Part rankings (pairs, prompts) into (training, held out) so that no prompt is on both sides.
 
     A prompt is held out when its hash, read as a number from 0 to 1, lies below `fraction`. If
     chance would leave a side empty, the nearest prompt goes there; a single prompt always trains.

@@ -69,13 +69,16 @@ class Placement(NamedTuple):
     dtype: torch.dtype
 
 
-def start(context: RunContext, model_path: Path, resumed_from: int | None = None) -> Placement:
-    """Choose device, number format and threads for a stage, and say so in its `started` event."""
+def start(context: RunContext, model: Path | int, resumed_from: int | None = None) -> Placement:
+    """Choose device, number format and threads for a stage, and say so in its `started` event.
+
+    `model` is a folder, or the number of parameters of a model that does not exist yet.
+    """
     config = context.spec.config
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) - 1))
     torch.set_num_threads(config.threads or threads)
     device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device, model_path)
+    dtype = choose_dtype(config.dtype, device, model)
     torch.manual_seed(context.spec.seed)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -107,7 +110,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device, model_path: Path) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device, model: Path | int) -> torch.dtype:
     """`auto`: bfloat16 where it is faster (GPU, or a CPU with its instructions and a model of some
     size).
     """
@@ -116,7 +119,8 @@ def choose_dtype(name: str, device: torch.device, model_path: Path) -> torch.dty
     if device.type == "cuda":
         return torch.bfloat16
     quick = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    big = parameter_count(model_path) > SMALL_MODEL
+    count = model if isinstance(model, int) else parameter_count(model)
+    big = count > SMALL_MODEL
     return torch.bfloat16 if device.type == "cpu" and quick and big else torch.float32
 
 

@@ -60,7 +60,7 @@ def test_a_whole_number_serves_as_a_decimal() -> None:
     ("body", "sentence"),
     [
         ([], "spec.json must hold one JSON object"),
-        (ppo(stage="dance"), 'stage is "dance"; choose one of generate, reward, ppo'),
+        (ppo(stage="dance"), 'stage is "dance"; choose one of pretrain, sft, generate'),
         (ppo(colour="red"), "unknown key “colour”"),
         (ppo(config={"stepz": 3}), "unknown setting “stepz”; stage “ppo” knows answers_per_prompt"),
         (ppo(config=[]), "“config” must be an object"),

@@ -1,0 +1,273 @@
+"""Fine-tuning: it learns the answers and nothing else, by every method, and can be stopped."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.tiny import WORDS, make_tiny, tiny_tokenizer
+from trainer.config import load_spec
+from trainer.data import DataError, Pair, read_pairs
+from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.manifests import files_of, sha256_file, verify_manifest
+from trainer.modeling import chat_ids
+from trainer.stages import sft
+from trainer.types import RunContext
+
+QUICK: dict[str, Any] = {
+    "epochs": 3, "lr": 1e-2, "batch_size": 8, "threads": 1, "lora_r": 4, "train_layers": 1,
+    "prompt_tokens": 4, "checkpoint_every": 4,
+}  # fmt: skip
+METHODS = ("lora", "full", "freeze", "prompt")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy, and answers of one manner to questions of many words."""
+    folder = tmp_path_factory.mktemp("sft")
+    make_tiny(folder)
+    lines = [
+        {"prompt": [{"role": "user", "content": f"I like {word}"}], "answer": f"{word} is good"}
+        for word in WORDS
+    ]
+    write(folder / "pairs.jsonl", lines)
+    return folder
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def make_run(folder: Path, things: Path, **config: Any) -> Path:
+    folder.mkdir()
+    inputs = {"base": str(things / "policy"), "pairs": str(things / "pairs.jsonl")}
+    spec = {"stage": "sft", "seed": 3, "config": QUICK | config, "inputs": inputs}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
+
+
+def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
+    events = EventWriter(folder)
+    context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
+    context.stop = stop or context.stop
+    report: dict[str, Any] = sft.run(context)
+    return report
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [event for event in read_events(folder) if event["kind"] == "metric"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return found
+
+
+def moved(things: Path, folder: Path) -> set[str]:
+    """Which weights differ from the base's."""
+    base, new = weights(things / "policy"), weights(folder / "out")
+    assert base.keys() == new.keys()
+    return {name for name in base if not torch.equal(base[name], new[name])}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_held_out_answers_likelier(
+    method: str, things: Path, tmp_path: Path
+) -> None:
+    report = run_here(make_run(tmp_path / "run", things, method=method))
+    assert report["heldout_pairs"] > 0
+    assert report["perplexity"] < report["perplexity_before"]
+    assert verify_manifest(tmp_path / "run" / "out") == []
+
+
+def test_each_method_trains_its_own_weights_and_no_others(things: Path, tmp_path: Path) -> None:
+    changed = {}
+    for method in ("lora", "full", "freeze"):
+        folder = make_run(tmp_path / method, things, method=method, weight_decay=0.01)
+        run_here(folder)
+        changed[method] = moved(things, folder)
+    linear = {name for name in weights(things / "policy") if "proj" in name}
+    assert changed["lora"] == linear
+    assert changed["full"] == set(weights(things / "policy"))
+    top = {name for name in changed["full"] if name.startswith("model.layers.1.")}
+    # The toy's head has weights of its own; one that shares the embedding's would stay frozen.
+    assert changed["freeze"] == top | {"model.norm.weight", "lm_head.weight"}
+
+
+def test_the_result_loads_in_plain_transformers_with_its_chat_template(
+    things: Path, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run", things)
+    run_here(folder)
+    AutoModelForCausalLM.from_pretrained(str(folder / "out"))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "out"))
+    assert tokenizer.chat_template == tiny_tokenizer().chat_template
+    assert "Fine-tuned policy" in (folder / "out" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_learned_vectors_load_in_plain_peft(things: Path, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", things, method="prompt")
+    run_here(folder)
+    model = AutoPeftModelForCausalLM.from_pretrained(str(folder / "out"))
+    assert model.prompt_encoder["default"].embedding.weight.shape == (4, 32)
+
+
+def test_the_loss_is_that_of_the_answers_tokens_alone(things: Path, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", things, batch_size=64, heldout_fraction=0.0, epochs=1)
+    run_here(folder)
+    model = AutoModelForCausalLM.from_pretrained(str(things / "policy"))
+    tokenizer = tiny_tokenizer()
+    total, count = 0.0, 0
+    for pair in read_pairs(things / "pairs.jsonl"):
+        prompt = chat_ids(tokenizer, pair.messages)
+        answer = [*tokenizer(pair.answer)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            scores = model(torch.tensor([[*prompt, *answer]])).logits.log_softmax(-1)[0]
+        said = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        total -= sum(float(scores[at, answer[i]]) for i, at in enumerate(said))
+        count += len(answer)
+    assert metrics(folder)[0]["loss"] == pytest.approx(total / count, abs=1e-4)
+
+
+def test_micro_batches_of_any_size_give_the_same_steps(things: Path, tmp_path: Path) -> None:
+    """Answers are of different lengths here: a mean of means would weigh short ones more."""
+    lines = [
+        {
+            "prompt": [{"role": "user", "content": "I like tea"}],
+            "answer": " ".join(WORDS[: 1 + n]),
+        }
+        for n in range(16)
+    ]
+    inputs = things / "uneven"
+    inputs.mkdir(exist_ok=True)
+    write(inputs / "pairs.jsonl", lines)
+    if not (inputs / "policy").exists():
+        (inputs / "policy").symlink_to(things / "policy")
+    losses = {}
+    for micro in (1, 2, 8):
+        folder = make_run(tmp_path / str(micro), inputs, micro_batch_size=micro, lr=1e-3, epochs=2)
+        run_here(folder)
+        losses[micro] = [event["loss"] for event in metrics(folder)]
+    assert len(losses[1]) == 4
+    assert losses[1] == pytest.approx(losses[8], abs=1e-5)
+    assert losses[2] == pytest.approx(losses[8], abs=1e-5)
+
+
+def test_packed_rows_do_not_see_one_another(things: Path, tmp_path: Path) -> None:
+    first = {}
+    for packing in (False, True):
+        folder = make_run(
+            tmp_path / str(packing), things, packing=packing, batch_size=64, epochs=1,
+            heldout_fraction=0.0, max_length=64,
+        )  # fmt: skip
+        run_here(folder)
+        first[packing] = metrics(folder)[0]["loss"]
+    assert first[True] == pytest.approx(first[False], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    method: str, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = make_run(tmp_path / "straight", things, method=method)
+    run_here(straight)
+    broken = make_run(tmp_path / "broken", things, method=method)
+    stop = threading.Event()
+    emit = RunContext.emit
+
+    def stop_at_step_six(self: RunContext, kind: str, step: int | None = None, **data: Any) -> None:
+        emit(self, kind, step, **data)
+        if kind == "metric" and step == 6:
+            stop.set()
+
+    monkeypatch.setattr(RunContext, "emit", stop_at_step_six)
+    with pytest.raises(Stopped, match=r"Stopped after step \d of"):
+        run_here(broken, stop)
+    monkeypatch.undo()
+    assert not (broken / "out").exists()
+    run_here(broken)
+    names = [name for name in files_of(straight / "out") if name.suffix == ".safetensors"]
+    assert names
+    for name in names:
+        assert sha256_file(straight / "out" / name) == sha256_file(broken / "out" / name), name
+
+
+def test_a_loss_that_is_no_number_ends_the_run_unsaved(
+    things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = itertools.count(1)
+    whole = sft.Fit.compute_loss
+
+    def broken(self: Any, *inputs: Any, **named: Any) -> Any:
+        loss = whole(self, *inputs, **named)
+        return loss * math.nan if next(steps) == 2 else loss
+
+    monkeypatch.setattr(sft.Fit, "compute_loss", broken)
+    folder = make_run(tmp_path / "run", things, checkpoint_every=1)
+    with pytest.raises(RunError, match=r"is no number at step 2: lower config.lr"):
+        run_here(folder)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_1"]
+
+
+def test_what_is_too_long_loses_the_start_of_its_prompt() -> None:
+    tokenizer = tiny_tokenizer()
+    pair = Pair(({"role": "user", "content": "the cat and the dog and the sun"},), "very warm")
+    whole = sft.row_of(tokenizer, pair, 100)
+    short = sft.row_of(tokenizer, pair, 8)
+    assert short.ids == whole.ids[-8:]
+    assert short.ids[short.prompt :] == whole.ids[whole.prompt :]
+    cut = sft.row_of(tokenizer, Pair(pair.messages, "very " * 30), 8)
+    assert len(cut.ids) == 8
+    assert cut.prompt == 1
+    assert cut.ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ({"prompt": [{"role": "user", "content": "tea"}]}, "'answer' must be text"),
+        ({"prompt": [{"role": "user", "content": "tea"}], "answer": " "}, "'answer' must be text"),
+        ({"prompt": [], "answer": "warm"}, "'prompt' must be a list"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number(
+    line: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    good = {"prompt": [{"role": "user", "content": "tea"}], "answer": "warm"}
+    with pytest.raises(DataError, match=f"pairs.jsonl:2: {sentence}"):
+        read_pairs(write(tmp_path / "pairs.jsonl", [good, line]))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"method": "freeze", "train_layers": 3}, "the model has 2 layers"),
+        ({"batch_size": 8, "micro_batch_size": 3}, "must be a multiple of"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(
+    config: dict[str, Any], sentence: str, things: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=sentence):
+        run_here(make_run(tmp_path / "run", things, **config))

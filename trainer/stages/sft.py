@@ -1,0 +1,280 @@
+"""Fine-tune a policy on answers that people wrote or approved.
+
+Reads `base` and `pairs` (and `heldout`, else a share of the prompts is held out); writes out/: the
+model with its chat template, report.json with the perplexity of held-out answers before and after.
+
+Choices
+- The loop is TRL's SFTTrainer. What it is given and what it keeps is ours: rows are tokenised as
+  the policy will see them when it writes (prompt up to where its answer begins, answer,
+  end-of-text), and checkpoints are safetensors and JSON with a manifest.
+- The loss is on the answer and its end alone; each of its tokens counts the same, in whatever micro
+  batch it stands.
+- Methods: lora (adapter on every linear layer, float32 on a frozen base), full, freeze (the last
+  layers and the head alone), prompt (vectors put before the text; Lester et al. 2021).
+- Packed rows do not see one another: positions start anew with each, and attention keeps apart.
+- Dropout is off and an epoch's order follows from the seed, so a resumed run is bit for bit the
+  undisturbed one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import PromptTuningConfig, get_peft_model
+from torch import nn
+from trl import SFTConfig as Arguments
+from trl import SFTTrainer
+
+from trainer.checkpoints import publish, resume
+from trainer.config import SFTConfig
+from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
+from trainer.events import RunError
+from trainer.modeling import (
+    Placement,
+    add_lora,
+    chat_ids,
+    layers_of,
+    load_policy,
+    load_tokenizer,
+    longest_context,
+    merged_state,
+    save_adapter,
+    start,
+)
+from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
+from trainer.types import RunContext
+
+disable_progress_bars()
+
+#: label of a token that the loss passes over
+IGNORED = -100
+#: TRL's figures that become metrics
+NAMES = {
+    "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy", "num_tokens": "tokens", "epoch": "epoch",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair as tokens; the first `prompt` of them are not learned."""
+
+    ids: list[int]
+    prompt: int
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Train, measure and publish; returns the report."""
+    config = cast(SFTConfig, context.spec.config)
+    begun = time.monotonic()
+
+    # 1. read what is to be learned
+    base = context.input("base")
+    training, heldout = read_data(context, config)
+
+    # 2. open the base, and an earlier attempt's checkpoint
+    checkpoint = resume(context)
+    placement = start(context, base, checkpoint.step if checkpoint else None)
+    tokenizer = load_tokenizer(base)
+    model = open_model(base, config, placement, context.spec.seed)
+    window = min(config.max_length, longest_context(model))
+    rows = [row_of(tokenizer, pair, window) for pair in training]
+    tested = [row_of(tokenizer, pair, window) for pair in heldout]
+    pad = int(tokenizer.pad_token_id)
+
+    # 3. the untrained model on held-out answers; a resumed run has measured that already
+    untrained = model.get_base_model() if config.method == "prompt" else model
+    before = checkpoint.state["before"] if checkpoint else measure(untrained, tested, pad, config)
+
+    # 4. train
+    fit = make_fit(context, model, tokenizer, rows)
+    train(fit, Journey(context, NAMES, {"before": before}, checkpoint=checkpoint))
+
+    # 5. measure what will be written, and publish it
+    finished = finished_model(context, fit, config, placement)
+    after = measure(finished, tested, pad, config)
+    report = {
+        "stage": "sft",
+        "method": config.method,
+        "train_pairs": len(rows),
+        "heldout_pairs": len(tested),
+        "steps": fit.state.global_step,
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "heldout_loss_before": before,
+        "heldout_loss": after,
+        "perplexity_before": None if before is None else math.exp(before),
+        "perplexity": None if after is None else math.exp(after),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    publish(context.out, lambda folder: write_out(context, fit, finished, folder, report))
+    return report
+
+
+def read_data(context: RunContext, config: SFTConfig) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, held-out pairs); no prompt is on both sides."""
+    pairs = read_pairs(context.input("pairs"))
+    if "heldout" in context.spec.inputs:
+        return pairs, read_pairs(context.input("heldout"))
+    return split_by_prompt(pairs, config.heldout_fraction)
+
+
+def row_of(tokenizer: Any, pair: Pair, window: int) -> Row:
+    """Prompt, answer and one end-of-text; what is too long loses the start of its prompt first."""
+    prompt = chat_ids(tokenizer, pair.messages)
+    answer = tokenizer(pair.answer, add_special_tokens=False)["input_ids"]
+    answer = [*answer[: window - 2], tokenizer.eos_token_id]
+    prompt = prompt[-(window - len(answer)) :]
+    return Row([*prompt, *answer], len(prompt))
+
+
+def open_model(base: Path, config: SFTConfig, placement: Placement, seed: int) -> Any:
+    """The base with those weights wanting gradients that the method trains."""
+    if config.method == "lora":
+        model = load_policy(base, placement)
+        no_dropout(model)
+        return add_lora(model, config.lora_r, config.lora_alpha, seed)
+    # What is trained itself must hold small changes: bfloat16 would round them away.
+    model = load_policy(base, placement._replace(dtype=torch.float32))
+    no_dropout(model)
+    if config.method == "full":
+        return model.requires_grad_(True)
+    if config.method == "freeze":
+        return thaw(model, config.train_layers)
+    torch.manual_seed(seed)
+    shape = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=config.prompt_tokens)
+    with warnings.catch_warnings():
+        # peft still asks transformers by a name that is going away.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, shape)
+
+
+def thaw(model: Any, count: int) -> Any:
+    """Let the last `count` layers, the last norm and the head learn."""
+    owner, name = layers_of(model)
+    layers = getattr(owner, name)
+    if count > len(layers):
+        raise RunError(
+            f"config.train_layers is {count}, but the model has {len(layers)} layers; "
+            "give fewer, or choose the method full."
+        )
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    learned: list[nn.Module] = [*layers[-count:]]
+    learned += [part for part in owner.children() if "norm" in type(part).__name__.lower()]
+    # A head that shares its weights with the embedding would drag the frozen bottom along.
+    learned += [] if tied else [model.get_output_embeddings()]
+    for part in learned:
+        part.requires_grad_(True)
+    return model
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+class Fit(Kept, SFTTrainer):
+    """TRL's trainer with our checkpoints."""
+
+
+def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row]) -> Fit:
+    """TRL's trainer over these rows."""
+    config = cast(SFTConfig, context.spec.config)
+    arguments = Arguments(
+        **settings(context, next(model.parameters()).device),
+        num_train_epochs=config.epochs,
+        max_length=config.max_length,
+        packing=config.packing,
+        completion_only_loss=True,
+    )
+    data = Dataset.from_dict(
+        {
+            "input_ids": [row.ids for row in rows],
+            "completion_mask": [
+                [0] * row.prompt + [1] * (len(row.ids) - row.prompt) for row in rows
+            ],
+        }
+    )
+    return Fit(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+
+
+# --- measuring and writing --------------------------------------------------------------------
+
+
+@torch.no_grad()
+def measure(model: Any, rows: Sequence[Row], pad: int, config: SFTConfig) -> float | None:
+    """Mean negative log-likelihood of the held-out answers' tokens in nats; None without any."""
+    if not rows:
+        return None
+    model.eval()
+    total, count = 0.0, 0
+    device = next(model.parameters()).device
+    for bucket in length_buckets([len(row.ids) for row in rows], config.token_budget):
+        chosen = [rows[index] for index in bucket]
+        width = max(len(row.ids) for row in chosen)
+        ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in chosen])
+        labels = torch.full_like(ids, IGNORED)
+        for place, row in enumerate(chosen):
+            labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
+        mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in chosen])
+        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+        logits = logits[:, -width:]  # prompt tuning puts its vectors in front
+        losses = nn.functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2),
+            labels[:, 1:].to(device),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        total += float(losses)
+        count += int((labels[:, 1:] != IGNORED).sum())
+    return total / count
+
+
+def finished_model(context: RunContext, fit: Fit, config: SFTConfig, placement: Placement) -> Any:
+    """The model as it will be written: a figure of any other would mislead."""
+    model = fit.model
+    if config.method == "lora":
+        plain = load_policy(context.input("base"), placement)
+        plain.load_state_dict(merged_state(model))
+        return plain
+    return model if config.method == "prompt" else model.to(placement.dtype)
+
+
+def write_out(
+    context: RunContext, fit: Fit, finished: Any, folder: Path, report: Mapping[str, Any]
+) -> None:
+    """The result as plain transformers (for prompt tuning: peft) loads it, with chat template."""
+    base = str(context.input("base"))
+    finished.save_pretrained(str(folder))
+    fit.processing_class.save_pretrained(str(folder))
+    if report["method"] == "lora":
+        save_adapter(fit.model, folder / "adapter", base)
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    (folder / "README.md").write_text(card(context, report, base), "utf-8")
+
+
+def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
+    """The model card."""
+    config = cast(SFTConfig, context.spec.config)
+    fitted = (
+        "No answers were held out, so how well it generalises is not known."
+        if report["perplexity"] is None
+        else f"Perplexity of {report['heldout_pairs']} held-out answers: "
+        f"{report['perplexity_before']:.3f} before, {report['perplexity']:.3f} after."
+    )
+    loads = (
+        "`AutoPeftModelForCausalLM.from_pretrained` loads it on its base."
+        if config.method == "prompt"
+        else "`AutoModelForCausalLM.from_pretrained` loads it; the chat template lies beside it."
+    )
+    return (
+        f"# Fine-tuned policy\n\nFine-tuned from `{base}` on {report['train_pairs']} answers by "
+        f"the method {config.method}: {report['steps']} steps, seed {context.spec.seed}.\n\n"
+        f"{fitted}\n\n{loads}\n"
+    )

@@ -1,0 +1,206 @@
+"""What the stages on transformers' Trainer have in common, TRL's trainers being its children.
+
+Choices
+- Checkpoints are ours (safetensors and JSON with a manifest), so a run is resumed from what was
+  checked, nothing is unpickled, and the trained weights alone are kept, not the frozen base.
+- Figures go into events, and a wish to stop goes into the trainer, through one callback.
+- A loss that is no number ends the run before it is saved.
+TRL itself is imported by its two stages alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+
+from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, save
+from trainer.events import RunError, Stopped
+from trainer.types import RunContext
+
+
+@dataclass
+class Journey:
+    """One training within a run: where it tells its progress, and what its checkpoints carry."""
+
+    context: RunContext
+    #: figures of the trainer that become metrics: its name → ours
+    names: Mapping[str, str]
+    #: what was found out before training and is needed after it
+    known: dict[str, Any]
+    #: steps that the run's work before this training has taken
+    offset: int = 0
+    #: share of the run's time before this training
+    begun: float = 0.0
+    checkpoint: Checkpoint | None = None
+
+
+class Kept:
+    """Put before a Trainer: its checkpoints become ours."""
+
+    journey: Journey
+    # of the Trainer behind
+    model: Any
+    state: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    @property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name, in a fixed order."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        context, step = self.journey.context, self.journey.offset + self.state.global_step
+        tensors: dict[str, Tensor] = {f"learned.{n}": p.data for n, p in self.learned.items()}
+        tensors |= optimizer_state(self.optimizer)
+        tensors["random"] = torch.random.get_rng_state()
+        state = {
+            "fingerprint": context.spec.fingerprint(),
+            **self.journey.known,
+            "schedule": self.lr_scheduler.state_dict(),
+            "trainer": dataclasses.asdict(self.state) | {"stateful_callbacks": {}},
+        }
+        path = save(context.folder, step, tensors, state)
+        context.emit("checkpoint", step, path=str(path.relative_to(context.folder)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint = self.journey.checkpoint
+        if checkpoint is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.learned.items():
+                parameter.copy_(checkpoint.tensors[f"learned.{name}"])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        kept = self.journey.checkpoint
+        if kept is None:
+            return
+        load_optimizer(self.optimizer, kept.tensors)
+        schedule = kept.state["schedule"]
+        self.lr_scheduler.load_state_dict(schedule)
+        # A scheduler tells the optimiser its rate only after a step: the first one needs it now.
+        for group, rate in zip(self.optimizer.param_groups, schedule["_last_lr"], strict=True):
+            group["lr"] = rate
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.journey.checkpoint is not None:
+            torch.random.set_rng_state(self.journey.checkpoint.tensors["random"])
+
+
+class Reporter(TrainerCallback):
+    """Carries the trainer's figures into events, and a wish to stop into the trainer."""
+
+    def __init__(self, journey: Journey) -> None:
+        self.journey = journey
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """After each optimiser step: how far it is, and whether to save and leave."""
+        context, begun = self.journey.context, self.journey.begun
+        context.progress(begun + (1 - begun) * state.global_step / max(1, state.max_steps))
+        if context.should_stop():
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """One metric event for each optimiser step."""
+        if not logs or "loss" not in logs:
+            return
+        if not all(math.isfinite(float(logs.get(name, 0.0))) for name in ("loss", "grad_norm")):
+            raise RunError(
+                f"The loss or its gradient is no number at step {state.global_step}: "
+                "lower config.lr, then run the folder again to go on from the last checkpoint."
+            )
+        values = {
+            ours: float(logs[theirs])
+            for theirs, ours in self.journey.names.items()
+            if logs.get(theirs) is not None
+        }
+        offset = self.journey.offset
+        self.journey.context.emit(
+            "metric", offset + state.global_step, total=offset + state.max_steps, **values
+        )
+
+
+def no_dropout(model: nn.Module) -> None:
+    """Switch dropout off for good: the policy that is trained is the one that writes."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - torch types it as a module
+
+
+def micro_batch(config: Any) -> int:
+    """Rows that go through the model at once; an optimiser step must be whole micro batches."""
+    micro: int = min(config.micro_batch_size or config.batch_size, config.batch_size)
+    if config.batch_size % micro:
+        raise RunError(
+            f"config.batch_size ({config.batch_size}) must be a multiple of "
+            f"config.micro_batch_size ({micro}): change one of them."
+        )
+    return micro
+
+
+def settings(context: RunContext, device: torch.device) -> dict[str, Any]:
+    """Arguments of any Trainer from a stage's settings, with its own outputs switched off."""
+    config: Any = context.spec.config
+    micro = micro_batch(config)
+    return {
+        "output_dir": str(context.folder / "checkpoints"),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": config.batch_size // micro,
+        "learning_rate": config.lr,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.grad_clip,
+        "activation_checkpointing": config.activation_checkpointing,
+        "bf16": device.type == "cuda",
+        "use_cpu": device.type == "cpu",
+        "seed": context.spec.seed % 2**32,
+        "save_strategy": "steps",
+        "save_steps": config.checkpoint_every,
+        "logging_steps": 1,
+        # Else a loss that is no number would be written as the mean of those before it.
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+
+
+def train(fit: Any, journey: Journey) -> None:
+    """All steps of a Trainer with `Kept` before it, from where the checkpoint stands."""
+    fit.journey = journey
+    fit.remove_callback(PrinterCallback)
+    fit.add_callback(Reporter(journey))
+    if journey.checkpoint is None:
+        fit.train()
+    else:
+        # It wants a folder with the trainer's state; the weights come from our checkpoint.
+        with tempfile.TemporaryDirectory() as folder:
+            text = json.dumps(journey.checkpoint.state["trainer"])
+            (Path(folder) / "trainer_state.json").write_text(text, "utf-8")
+            fit.train(resume_from_checkpoint=folder)
+    done, total = fit.state.global_step, fit.state.max_steps
+    if journey.context.should_stop() and done < total:
+        raise Stopped(f"Stopped after step {done} of {total}.")
