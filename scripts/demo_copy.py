@@ -1,4 +1,7 @@
-"""A copy of the embedded demo for pictures and measurements: looking at it changes nothing."""
+"""A copy of the embedded demo, or an empty house beside it, for pictures and measurements.
+
+Looking at either changes nothing in the demo.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +30,43 @@ def demo_copy() -> Iterator[Path]:
     """Copy the database and lend the large folders; inside, Django is set up on the copy."""
     if os.environ.get("DATABASE_URL") or not (VAR / "db.sqlite3").is_file():
         raise Failure("This shows the embedded demo: run ./run once, without DATABASE_URL.")
-    var = Path(tempfile.mkdtemp(prefix="labelhub-copy-"))
-    try:
+    with _apart("static", "models", "runs", "versions") as var:
         source, target = sqlite3.connect(VAR / "db.sqlite3"), sqlite3.connect(var / "db.sqlite3")
         with closing(source), closing(target):
             source.backup(target)
-        for name in ("static", "models", "runs", "versions"):
+        _set_up(var)
+        yield var
+
+
+@contextmanager
+def empty_copy() -> Iterator[Path]:
+    """A folder of state with empty tables and the pages' files; Django is set up on it."""
+    with _apart("static") as var:
+        _set_up(var)
+        yield var
+
+
+@contextmanager
+def _apart(*lent: str) -> Iterator[Path]:
+    var = Path(tempfile.mkdtemp(prefix="labelhub-copy-"))
+    try:
+        for name in lent:
             if (VAR / name).exists():
                 (var / name).symlink_to(VAR / name)
-        os.environ |= {"LABELHUB_VAR": str(var), "DJANGO_SETTINGS_MODULE": "labelhub.settings"}
-        os.environ.pop("REDIS_URL", None)
-        django.setup()
         yield var
     finally:
         shutil.rmtree(var, ignore_errors=True)
+
+
+def _set_up(var: Path) -> None:
+    os.environ |= {"LABELHUB_VAR": str(var), "DJANGO_SETTINGS_MODULE": "labelhub.settings"}
+    for name in ("REDIS_URL", "DATABASE_URL"):
+        os.environ.pop(name, None)
+    django.setup()
+    # The demo may be older than the code. (Commands can be imported only once Django is set up.)
+    from django.core.management import call_command  # noqa: PLC0415
+
+    call_command("migrate", verbosity=0)
 
 
 def open_session(user: User) -> str:

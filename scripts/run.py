@@ -32,7 +32,7 @@ LabelHub: rankings by people become a better language model.
   ./run check              lint, types, import contracts, migrations, templates, settings
   ./run format             format the code
   ./run bench [NAME]       one benchmark; without a name, which there are
-  ./run screenshots        pictures of the pages
+  ./run screenshots        the pictures of the documents; --all: every page
   ./run manage COMMAND     manage.py in the environment: ./run manage autopilot --help
   ./run help               this text
 

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from labelhub.accounts.models import User
 from labelhub.annotate.access import may_review
+from labelhub.lib.figures import fixed
 from labelhub.projects.models import Project
 from labelhub.rankings.tutorial import has_tutorial
 
@@ -46,3 +47,9 @@ def seconds_spent(seconds: float) -> str:
         return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest}
     hours, minutes = divmod(minutes, MINUTE)
     return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
+
+
+@register.filter
+def tau(value: float) -> str:
+    """A rank correlation with two digits and a true minus."""
+    return fixed(value + 0.0, 2)
