@@ -88,7 +88,7 @@ def test_the_opinions_stand_there_without_their_names(
     assert "It &lt;b&gt;invents&lt;/b&gt; a city." in page
     assert "grade 2 of 7" in page
     assert "is much better than" in page
-    assert "They agree by -1.00 on average" in page
+    assert "They agree by −1.00 on average" in page
     for person in people:
         assert person.username not in page
     letter = {pk: name for name, pk in letters_of(board).items()}

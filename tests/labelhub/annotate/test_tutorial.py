@@ -134,7 +134,7 @@ def test_who_is_not_near_enough_reads_why_and_tries_again(
     assert not qualified(ann)
     page = clients["ann"].get(URL).content.decode()
     assert "Not near enough yet" in page
-    assert "-1.00" in page
+    assert "−1.00" in page
     assert "Do the sets again" in page
     assert clients["ann"].post(URL).url == URL, "asked without a wish to begin anew"
     do_all(clients["ann"], KNOWN, KNOWN, again="yes")
