@@ -140,15 +140,19 @@ def logprobs(
     pad: int,
     temperature: float,
     token_budget: int,
+    after_batch: Callable[[int], None] = lambda done: None,
 ) -> list[float]:
     """Log-probability of each answer (prompt tokens, answer tokens) in nats."""
     device = next(model.parameters()).device
     found = [0.0] * len(rows)
+    done = 0
     for bucket in length_buckets([len(prompt) + len(own) for prompt, own in rows], token_budget):
         batch = collate([(rows[n][0], [rows[n][1]]) for n in bucket], pad, device)
         values, _ = response_logprobs(model, batch, temperature)
         for n, value in zip(bucket, values.double().sum(-1).tolist(), strict=True):
             found[n] = value
+        done += len(bucket)
+        after_batch(done)
     return found
 
 

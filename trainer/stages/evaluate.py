@@ -22,21 +22,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from trainer.checkpoints import publish
 from trainer.config import EvaluateConfig
-from trainer.data import Prompt, length_buckets, read_prompts, read_rankings
+from trainer.data import Prompt, read_prompts, read_rankings
 from trainer.events import RunError, Stopped
 from trainer.modeling import (
     Placement,
     chat_ids,
-    collate,
     load_policy,
     load_tokenizer,
     longest_context,
     packed,
-    response_logprobs,
     start,
     stop_ids,
 )
@@ -44,6 +41,7 @@ from trainer.reports import ensemble_report, reward_report
 from trainer.rollout import answer_seed, generate
 from trainer.scoring import judge_answers, load_judge, score_answers
 from trainer.statistics import Estimate, bootstrap_mean, distinct_2, paired_bootstrap
+from trainer.trials import logprobs
 from trainer.types import RunContext, Sampled
 
 
@@ -186,30 +184,10 @@ def answer(
     judged = sampled if given is None else given
     rows = [(ids[one.prompt], one.ids) for one in judged]
     after = _steps(context, middle, share[1], len(rows))
-    return Written(sampled, texts, []), logprobs(model, rows, tokenizer.pad_token_id, config, after)
-
-
-@torch.no_grad()
-def logprobs(
-    model: Any,
-    rows: Sequence[tuple[list[int], list[int]]],
-    pad: int,
-    config: EvaluateConfig,
-    after_batch: Any,
-) -> list[float]:
-    """Log-probability of each answer (prompt, answer) at the sampling temperature, in nats."""
-    device = next(model.parameters()).device
-    found = [0.0] * len(rows)
-    done = 0
-    lengths = [len(prompt) + len(own) for prompt, own in rows]
-    for bucket in length_buckets(lengths, config.token_budget):
-        batch = collate([(rows[n][0], [rows[n][1]]) for n in bucket], pad, device)
-        logprob, _ = response_logprobs(model, batch, config.temperature)
-        for n, value in zip(bucket, logprob.double().sum(-1).tolist(), strict=True):
-            found[n] = value
-        done += len(bucket)
-        after_batch(done)
-    return found
+    found = logprobs(
+        model, rows, tokenizer.pad_token_id, config.temperature, config.token_budget, after
+    )
+    return Written(sampled, texts, []), found
 
 
 def policy_report(
