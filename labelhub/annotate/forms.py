@@ -6,6 +6,7 @@ Every refusal is one sentence that names the cards by the letters which the pers
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Self
@@ -229,6 +230,19 @@ class RankingForm(forms.Form):
         """What was judged, by its hash; None when the form carries no hashes."""
         sent = {pk: self.cleaned_data[f"sha-{pk}"] for pk in self.letters}
         return sent if all(sent.values()) else None
+
+    def said(self) -> dict[str, Any]:
+        """All that the form says, by the names that submitting and correcting give it."""
+        duration_ms, active_ms = self.times(time.time_ns() // 1_000_000)
+        return {
+            "ranks": self.ranks,
+            "gaps": self.gaps,
+            "feedback": self.feedback,
+            "idempotency_key": self.cleaned_data["key"],
+            "duration_ms": duration_ms,
+            "active_ms": active_ms,
+            "sha256": self.hashes,
+        }
 
     def times(self, now_ms: int) -> tuple[int, int]:
         """Duration and active time in ms; without script nobody saw pauses, so both are equal."""

@@ -6,7 +6,6 @@ told for a day as a whole, never for one ranking.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -219,20 +218,9 @@ def _corrected(request: PersonRequest, one: Ranking) -> HttpResponse:
     form = RankingForm.of(one.slot, request.user, request.POST, mode="correct", given=one)
     if not form.is_valid():
         return _board(request, one, refusal=form.refusal, status=422)
-    duration_ms, active_ms = form.times(time.time_ns() // 1_000_000)
+    revision = form.cleaned_data["revision"] or 0
     try:
-        correct_ranking(
-            ranking_id=one.pk,
-            revision=form.cleaned_data["revision"] or 0,
-            ranks=form.ranks,
-            gaps=form.gaps,
-            feedback=form.feedback,
-            idempotency_key=form.cleaned_data["key"],
-            duration_ms=duration_ms,
-            active_ms=active_ms,
-            sha256=form.hashes,
-            by=request.user,
-        )
+        correct_ranking(ranking_id=one.pk, revision=revision, by=request.user, **form.said())
     except Refused as refusal:
         return _board(request, one, refusal=refusal.message, status=refusal.status)
     messages.success(request, _("The corrected ranking stands; the one before it is kept."))

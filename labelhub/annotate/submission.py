@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,19 +45,9 @@ def submitted(
     form = RankingForm.of(slot, request.user, request.POST, mode=mode)
     refusal, status = "", 422
     if form.is_valid():
-        duration_ms, active_ms = form.times(time.time_ns() // 1_000_000)
         try:
             return submit_ranking(
-                slot_id=slot.pk,
-                token=form.cleaned_data["token"],
-                ranks=form.ranks,
-                gaps=form.gaps,
-                idempotency_key=form.cleaned_data["key"],
-                duration_ms=duration_ms,
-                active_ms=active_ms,
-                by=request.user,
-                sha256=form.hashes,
-                feedback=form.feedback,
+                slot_id=slot.pk, token=form.cleaned_data["token"], by=request.user, **form.said()
             )
         except Refused as why:
             refusal, status = why.message, why.status

@@ -7,8 +7,6 @@ people who hold it no more.
 
 from __future__ import annotations
 
-import time
-
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse, JsonResponse
@@ -61,19 +59,9 @@ def _submit(request: PersonRequest, project: Project, slot: Slot) -> HttpRespons
     form = RankingForm.of(slot, request.user, request.POST)
     if not form.is_valid():
         return refused(request, slot, form.refusal, status=422)
-    duration_ms, active_ms = form.times(time.time_ns() // 1_000_000)
     try:
         rankings.submit_ranking(
-            slot_id=slot.pk,
-            token=form.cleaned_data["token"],
-            ranks=form.ranks,
-            gaps=form.gaps,
-            idempotency_key=form.cleaned_data["key"],
-            duration_ms=duration_ms,
-            active_ms=active_ms,
-            by=request.user,
-            sha256=form.hashes,
-            feedback=form.feedback,
+            slot_id=slot.pk, token=form.cleaned_data["token"], by=request.user, **form.said()
         )
     except Refused as refusal:
         return refused(request, slot, refusal.message, status=refusal.status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import WORDS, make_tiny, make_tiny_reward, tiny_tokenizer
-from trainer.config import load_spec
+from tests.trainer import judging
+from tests.trainer.judging import run_here
 from trainer.data import read_pairs
-from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.events import RunError, Stopped, read_events
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.modeling import chat_ids
 from trainer.stages import bestofn
@@ -27,14 +27,6 @@ QUICK: dict[str, Any] = {
     "lr": 2e-2, "batch_size": 4, "threads": 1, "lora_r": 4, "checkpoint_every": 2, "answers": 4,
     "max_new_tokens": 6, "heldout_fraction": 0.25,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +44,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(folder: Path, things: Path, **config: Any) -> Path:
-    folder.mkdir()
     names = {"policy": "policy", "reward": "reward", "prompts": "prompts.jsonl"}
     inputs = {name: str(things / file) for name, file in names.items()}
-    spec = {"stage": "bestofn", "seed": 3, "config": QUICK | config, "inputs": inputs}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    return folder
-
-
-def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
-    events = EventWriter(folder)
-    context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
-    context.stop = stop or context.stop
-    report: dict[str, Any] = bestofn.run(context)
-    return report
+    return judging.make_run(folder, "bestofn", inputs, **(QUICK | config))
 
 
 def lines_of(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,6 @@ from trainer.stages.reward import bootstrap_shares, ensemble_loss
 QUICK: dict[str, Any] = {
     "lr": 1e-2, "lora_r": 4, "epochs": 2, "rankings_per_step": 8, "token_budget": 256,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

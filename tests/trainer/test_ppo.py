@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_reward(folder)
     write_prompts(folder / "prompts.jsonl")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_run(folder: Path, models: Path, **config: Any) -> Path:

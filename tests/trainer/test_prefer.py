@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import WORDS, make_tiny, make_tiny_reward, tiny_tokenizer, write_prompts
-from trainer.config import SpecError, load_spec
+from tests.trainer import judging
+from tests.trainer.judging import run_here, write_lines
+from trainer.config import SpecError
 from trainer.data import Ranking
-from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.events import RunError, Stopped, read_events
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.modeling import chat_ids
 from trainer.stages import prefer
@@ -35,14 +36,6 @@ QUICK: dict[str, Any] = {
 MANY: dict[str, Any] = {"batch_size": 32, "max_new_tokens": 12}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, rankings that like the word good, a reward model that does, and prompts."""
@@ -50,7 +43,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny(folder)
     make_tiny_reward(folder)
     write_prompts(folder / "prompts.jsonl")
-    write(folder / "rankings.jsonl", [ranking(word) for word in WORDS[6:30]])
+    write_lines(folder / "rankings.jsonl", [ranking(word) for word in WORDS[6:30]])
     return folder
 
 
@@ -65,30 +58,14 @@ def ranking(word: str, *, weight: float = 1.0) -> dict[str, Any]:
     }
 
 
-def write(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return path
-
-
 def make_run(folder: Path, things: Path, **config: Any) -> Path:
-    folder.mkdir()
     inputs = {"policy": str(things / "policy")}
     if config.get("method") == "rloo":
         inputs |= {"reward": str(things / "reward"), "prompts": str(things / "prompts.jsonl")}
         config = MANY | config
     else:
         inputs["rankings"] = str(things / "rankings.jsonl")
-    spec = {"stage": "prefer", "seed": 3, "config": QUICK | config, "inputs": inputs}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    return folder
-
-
-def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
-    events = EventWriter(folder)
-    context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
-    context.stop = stop or context.stop
-    report: dict[str, Any] = prefer.run(context)
-    return report
+    return judging.make_run(folder, "prefer", inputs, **(QUICK | config))
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -232,7 +209,7 @@ def test_a_ranking_of_weight_two_counts_as_the_ranking_twice(things: Path, tmp_p
         inputs = tmp_path / f"of {name}"
         inputs.mkdir()
         (inputs / "policy").symlink_to(things / "policy")
-        write(inputs / "rankings.jsonl", lines)
+        write_lines(inputs / "rankings.jsonl", lines)
         folder = make_run(tmp_path / name, inputs, batch_size=64, heldout_fraction=0.0)
         run_here(folder)
         results.append(events(folder, "metric")[0]["grad_norm"])
@@ -435,7 +412,7 @@ def test_a_setting_that_does_not_fit_is_refused(
 def test_rankings_that_are_all_ties_are_refused(things: Path, tmp_path: Path) -> None:
     (tmp_path / "policy").symlink_to(things / "policy")
     tie = ranking("tea") | {"ranks": dict.fromkeys("abcd", 1)}
-    write(tmp_path / "rankings.jsonl", [tie, ranking("cat", weight=0.0)])
+    write_lines(tmp_path / "rankings.jsonl", [tie, ranking("cat", weight=0.0)])
     with pytest.raises(RunError, match="is one single tie or has weight 0"):
         run_here(make_run(tmp_path / "run", tmp_path, heldout_fraction=0.0))
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import WORDS, make_tiny, tiny_tokenizer
-from trainer.config import load_spec
+from tests.trainer import judging
+from tests.trainer.judging import run_here, write_lines
 from trainer.data import DataError, Pair, read_pairs
-from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
+from trainer.events import RunError, Stopped, read_events
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.modeling import chat_ids
 from trainer.stages import sft
@@ -32,14 +31,6 @@ QUICK: dict[str, Any] = {
 METHODS = ("lora", "full", "freeze", "prompt")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, and answers of one manner to questions of many words."""
@@ -49,29 +40,13 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"prompt": [{"role": "user", "content": f"I like {word}"}], "answer": f"{word} is good"}
         for word in WORDS
     ]
-    write(folder / "pairs.jsonl", lines)
+    write_lines(folder / "pairs.jsonl", lines)
     return folder
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return path
 
 
 def make_run(folder: Path, things: Path, **config: Any) -> Path:
-    folder.mkdir()
     inputs = {"base": str(things / "policy"), "pairs": str(things / "pairs.jsonl")}
-    spec = {"stage": "sft", "seed": 3, "config": QUICK | config, "inputs": inputs}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    return folder
-
-
-def run_here(folder: Path, stop: threading.Event | None = None) -> dict[str, Any]:
-    events = EventWriter(folder)
-    context = RunContext(folder, load_spec(folder), events, Heartbeat(events))
-    context.stop = stop or context.stop
-    report: dict[str, Any] = sft.run(context)
-    return report
+    return judging.make_run(folder, "sft", inputs, **(QUICK | config))
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -161,7 +136,7 @@ def test_micro_batches_of_any_size_give_the_same_steps(things: Path, tmp_path: P
     ]
     inputs = things / "uneven"
     inputs.mkdir(exist_ok=True)
-    write(inputs / "pairs.jsonl", lines)
+    write_lines(inputs / "pairs.jsonl", lines)
     if not (inputs / "policy").exists():
         (inputs / "policy").symlink_to(things / "policy")
     losses = {}
@@ -256,7 +231,7 @@ def test_a_bad_line_is_refused_with_its_number(
 ) -> None:
     good = {"prompt": [{"role": "user", "content": "tea"}], "answer": "warm"}
     with pytest.raises(DataError, match=f"pairs.jsonl:2: {sentence}"):
-        read_pairs(write(tmp_path / "pairs.jsonl", [good, line]))
+        read_pairs(write_lines(tmp_path / "pairs.jsonl", [good, line]))
 
 
 @pytest.mark.parametrize(
