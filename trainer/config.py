@@ -462,8 +462,15 @@ class EvaluateConfig(StageConfig):
         ("reward", "rankings"),
         ("policy", "reference", "reward", "prompts"),
     )
+    may_use: ClassVar[tuple[str, ...]] = ("second", "history")
 
     answers: int = knob(1, "answers of each model to each prompt", low=1)
+    frontier: int = knob(
+        0,
+        "answers of the reference to each prompt from which the best-of-n frontier is estimated; "
+        "0: as many as answers",
+        low=0,
+    )
     max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature", low=0.01)
     batch_size: int = knob(64, "answers written side by side", low=1)
@@ -471,6 +478,11 @@ class EvaluateConfig(StageConfig):
     max_length: int = knob(
         1024, "longest prompt with answer in tokens; prompts lose their start", low=8
     )
+
+    @property
+    def write_batch(self) -> int:
+        """The same by the name that every writing stage has for it."""
+        return self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ Not here: anything about models or files.
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -208,7 +207,106 @@ def _bootstrap_mean(values: Floats, seed: int, resamples: int) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def distinct_2(answers: Sequence[Sequence[Hashable]]) -> float | None:
-    """Different word pairs divided by all word pairs of all answers together (Li et al. 2016)."""
-    bigrams = [pair for answer in answers for pair in pairwise(answer)]
-    return len(set(bigrams)) / len(bigrams) if bigrams else None
+def distinct(answers: Sequence[Sequence[Hashable]], n: int) -> float | None:
+    """Different runs of n words divided by all such runs of all answers together (Li et al. 2016).
+
+    It falls as the answers grow longer, whoever writes them: compare it with the lengths beside it.
+    """
+    runs = [run for answer in answers for run in zip(*(answer[i:] for i in range(n)), strict=False)]
+    return len(set(runs)) / len(runs) if runs else None
+
+
+# best of n, and what leaving the reference buys -------------------------------------------------
+
+
+def best_of_kl(n: int) -> float:
+    """log n − (n − 1)/n: nats a reply that picking the best of n moves a policy by, at most
+    (Stiennon et al. 2020; an upper bound: Beirami et al. 2024).
+    """
+    return math.log(n) - (n - 1) / n
+
+
+def best_of_weights(m: int, n: int) -> Floats:
+    """Chance of each of m sorted values to be the highest of n drawn without replacement: (m,).
+
+    The i-th lowest is it in C(i − 1, n − 1) of C(m, n) draws (Nakano et al. 2021, appendix I).
+    """
+    if not 1 <= n <= m:
+        raise ValueError(f"best of {n} cannot be estimated from {m} answers")
+    return np.array([math.comb(i, n - 1) for i in range(m)], dtype=np.float64) / math.comb(m, n)
+
+
+def best_of(chosen_by: ArrayLike, n: int, values: ArrayLike | None = None) -> Floats:
+    """Unbiased estimate of what the best of n answers brings, for each prompt: (p,).
+
+    `chosen_by` (p, m) are the scores that choose; `values` (p, m) what is then counted, the same
+    scores when not given. Answers of equal score are chosen equally often.
+    """
+    scores = np.asarray(chosen_by, dtype=np.float64)
+    counted = scores if values is None else np.asarray(values, dtype=np.float64)
+    weights = best_of_weights(scores.shape[1], n)
+    found = np.empty(len(scores))
+    for row, (one, worth) in enumerate(zip(scores, counted, strict=True)):
+        _, place, sizes = np.unique(one, return_inverse=True, return_counts=True)
+        ends = np.cumsum(sizes)
+        share = np.array(
+            [weights[end - size : end].mean() for end, size in zip(ends, sizes, strict=True)]
+        )
+        found[row] = float(share[place] @ worth)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GaoCurve:
+    """R(d) = start + d(α − βd) for best of n, start + d(α − β log d) for reinforcement learning;
+    d = √KL (Gao, Schulman & Hilton 2022, §3.1).
+    """
+
+    kind: str  # "bon" or "rl"
+    start: float
+    alpha: float
+    beta: float
+    points: int
+    residual: float  # root of the mean squared distance of the points
+
+    def at(self, d: float) -> float:
+        """Score at d."""
+        bend = d if self.kind == "bon" else math.log(d) if d > 0 else 0.0
+        return self.start + d * (self.alpha - self.beta * bend)
+
+    @property
+    def best_kl(self) -> float | None:
+        """KL at which the curve is highest; None where it only rises, or only falls.
+
+        R′ = α − 2βd for best of n: d* = α/2β. R′ = α − β − β log d otherwise: d* = exp(α/β − 1).
+        """
+        if self.beta <= 0 or (self.kind == "bon" and self.alpha <= 0):
+            return None
+        if self.kind == "bon":
+            power = 2 * math.log(self.alpha / (2 * self.beta))
+        else:
+            power = 2 * (self.alpha / self.beta - 1)
+        return math.exp(power) if power < 50 else None  # e⁵⁰ nats: as good as never
+
+
+def fit_gao(
+    kl: ArrayLike, score: ArrayLike, kind: str, start: float | None = None
+) -> GaoCurve | None:
+    """Least squares through points (KL, score); None where they do not decide the curve.
+
+    The curve is linear in start, α and β. `start` is the score at KL 0 where it is known.
+    """
+    d = np.sqrt(np.maximum(np.asarray(kl, dtype=np.float64), 0.0))
+    values = np.asarray(score, dtype=np.float64)
+    log = np.log(np.where(d > 0, d, 1.0))
+    columns = [d, -d * d if kind == "bon" else -d * log]
+    if start is None:
+        columns.insert(0, np.ones_like(d))
+    matrix = np.stack(columns, axis=1) if d.size else np.empty((0, len(columns)))
+    if np.linalg.matrix_rank(matrix) < len(columns):
+        return None
+    wanted = values - (start or 0.0)
+    found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+    residual = math.sqrt(float(np.mean((matrix @ found - wanted) ** 2)))
+    begin = float(found[0]) if start is None else start
+    return GaoCurve(kind, begin, float(found[-2]), float(found[-1]), int(d.size), residual)

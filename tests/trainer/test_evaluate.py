@@ -165,14 +165,74 @@ def test_both_models_answers_are_kept_with_their_scores(models: Path, tmp_path: 
     assert seeds["policy"] == seeds["reference"]
 
 
-def evaluate(models: Path, folder: Path, policy: Path) -> dict[str, Any]:
+def evaluate(
+    models: Path,
+    folder: Path,
+    policy: Path,
+    more: dict[str, Path] | None = None,
+    **config: Any,
+) -> dict[str, Any]:
     inputs = {
         "policy": policy,
         "reference": models / "policy",
         "reward": models / "reward",
         "prompts": models / "prompts.jsonl",
-    }
-    return run_here(make_run(folder, "evaluate", inputs, answers=2, max_new_tokens=6))
+    } | (more or {})
+    settings = {"answers": 2, "max_new_tokens": 6} | config
+    return run_here(make_run(folder, "evaluate", inputs, **settings))
+
+
+def test_a_longer_frontier_leaves_the_comparison_as_it_was(models: Path, tmp_path: Path) -> None:
+    """The further answers have seeds of their own; the first ones are those of a run without."""
+    second = models / "second" / "policy"
+    short = evaluate(models, tmp_path / "short", second, dtype="float32")
+    long = evaluate(models, tmp_path / "long", second, dtype="float32", frontier=5)
+    for name in ("gain", "kl", "score_before", "win_rate", "wins", "losses"):
+        assert long[name] == pytest.approx(short[name], abs=1e-5), name
+    assert [point["n"] for point in long["frontier"]["points"]] == [1, 2, 4, 5]
+    lines = read_lines(tmp_path / "long" / "out" / "answers.jsonl")
+    others = [line["score"] for line in lines if line["model"] == "reference"]
+    assert len(others) == 6 * 5
+    best = [max(others[at : at + 5]) for at in range(0, 30, 5)]
+    assert long["frontier"]["points"][-1]["score"] == pytest.approx(sum(best) / 6)
+
+
+def test_a_second_reward_model_reads_the_same_answers(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    other = make_tiny_reward(tmp_path / "models", likes="bad")
+    report = evaluate(
+        models, tmp_path / "run", models / "second" / "policy", {"second": other}, frontier=4
+    )
+    lines = read_lines(tmp_path / "run" / "out" / "answers.jsonl")
+    own = [line["second_score"] for line in lines if line["model"] == "policy"]
+    assert report["second"]["score_after"] == pytest.approx(sum(own) / len(own))
+    for line in lines:
+        if "bad" not in line["text"].split() and "good" not in line["text"].split():
+            assert line["second_score"] == pytest.approx(line["score"])
+    assert {"second", "second_ci95"} <= set(report["frontier"]["points"][0])
+    assert {point["n"] for point in report["frontier"]["points"]} == {1, 2, 4}
+
+
+def test_a_training_is_drawn_against_its_kl(models: Path, tmp_path: Path) -> None:
+    history = [{"step": n, "kl": float(n), "reward": n**0.5} for n in range(1, 5)]
+    (tmp_path / "report.json").write_text(json.dumps({"stage": "ppo", "history": history}))
+    more = {"history": tmp_path / "report.json"}
+    report = evaluate(models, tmp_path / "run", models / "policy", more)
+    assert [point["kl"] for point in report["history"]["reward"]["points"]] == [1, 2, 3, 4]
+    fit = report["history"]["reward"]["fit"]
+    assert (fit["alpha"], fit["beta"]) == pytest.approx((1.0, 0.0), abs=1e-9)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(RunError, match="is no report of a PPO run"):
+        evaluate(models, tmp_path / "other", models / "policy", more)
+
+
+def test_a_test_of_a_reward_model_refuses_what_it_does_not_read(
+    models: Path, tmp_path: Path
+) -> None:
+    rankings = write_lines(tmp_path / "heldout.jsonl", ranking_lines(2))
+    inputs = {"reward": models / "reward", "rankings": rankings, "second": models / "reward"}
+    with pytest.raises(RunError, match="does not read the input second"):
+        run_here(make_run(tmp_path / "run", "evaluate", inputs))
 
 
 def test_the_kl_is_that_of_the_answers_themselves(models: Path, tmp_path: Path) -> None:

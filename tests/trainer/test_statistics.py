@@ -8,11 +8,15 @@ import pytest
 from scipy import stats
 
 from trainer.statistics import (
+    best_of,
+    best_of_kl,
+    best_of_weights,
     bootstrap_mean,
     clustered_ratio,
     clustered_share,
-    distinct_2,
+    distinct,
     expected_calibration_error,
+    fit_gao,
     kendall_tau_b,
     pair_outcomes,
     paired_bootstrap,
@@ -226,7 +230,99 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 # diversity
 
 
-def test_distinct_2_by_hand() -> None:
-    # pairs: a b, b a, a b from the first, a b from the second, none from the third; 2 of 4 differ
-    assert distinct_2([["a", "b", "a", "b"], ["a", "b"], ["c"]]) == pytest.approx(2 / 4)
-    assert distinct_2([["c"], []]) is None
+def test_distinct_by_hand() -> None:
+    """Of single words 3 of 7 differ, of pairs ab ba ab ab 2 of 4, of triples aba bab both."""
+    answers = [["a", "b", "a", "b"], ["a", "b"], ["c"]]
+    assert distinct(answers, 1) == pytest.approx(3 / 7)
+    assert distinct(answers, 2) == pytest.approx(2 / 4)
+    assert distinct(answers, 3) == 1.0
+    assert distinct([["c"], []], 2) is None
+
+
+# best of n
+
+
+def test_the_best_of_n_costs_that_much_kl() -> None:
+    """log 4 − ¾ = 1.3862944 − 0.75."""
+    assert best_of_kl(1) == 0.0
+    assert best_of_kl(2) == pytest.approx(0.1931472, abs=1e-7)
+    assert best_of_kl(4) == pytest.approx(0.6362944, abs=1e-7)
+
+
+def test_chances_to_be_the_best_by_hand() -> None:
+    """Of the six pairs of four the highest is the 2nd in one, the 3rd in two, the 4th in three."""
+    assert best_of_weights(4, 2).tolist() == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
+    assert best_of_weights(4, 1).tolist() == [0.25] * 4
+    assert best_of_weights(4, 4).tolist() == [0, 0, 0, 1]
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match="cannot be estimated from 4 answers"):
+            best_of_weights(4, wrong)
+
+
+def test_the_best_of_two_by_hand() -> None:
+    """Pairs of 5, 1, 3: their highest are 5, 5, 3."""
+    assert best_of([[5.0, 1.0, 3.0]], 2).tolist() == pytest.approx([13 / 3])
+    # the same pairs bring 10, 10 and 40 of what stands beside
+    assert best_of([[5.0, 1.0, 3.0]], 2, [[10.0, 70.0, 40.0]]).tolist() == pytest.approx([20.0])
+
+
+def test_equal_answers_are_chosen_equally_often() -> None:
+    """Pairs of 2, 2, 0: the first two tie once and win once each, so each is taken 1½ times."""
+    for order in ([6.0, 0.0, 9.0], [0.0, 6.0, 9.0]):
+        assert best_of([[2.0, 2.0, 0.0]], 2, [order]).tolist() == pytest.approx([3.0])
+
+
+def test_the_estimate_of_the_best_of_n_is_unbiased() -> None:
+    """Of n numbers from the unit square's side the highest is n/(n + 1) on average."""
+    scores = np.random.default_rng(0).random((4000, 6))
+    for n in (1, 2, 3, 6):
+        found = best_of(scores, n)
+        assert found.mean() == pytest.approx(n / (n + 1), abs=4 * found.std() / math.sqrt(4000))
+
+
+# Gao's curves
+
+
+def test_best_of_n_bends_with_the_distance() -> None:
+    """2 + d(3 − ½d) at d = 1, 2, 4 is 4.5, 6, 6; highest at d = 3."""
+    curve = fit_gao([1.0, 4.0, 16.0], [4.5, 6.0, 6.0], "bon", 2.0)
+    assert curve is not None
+    assert (curve.start, curve.alpha, curve.beta) == pytest.approx((2.0, 3.0, 0.5))
+    assert curve.residual == pytest.approx(0.0, abs=1e-9)
+    assert curve.best_kl == pytest.approx(9.0)
+    assert curve.at(3.0) == pytest.approx(6.5)
+    assert curve.at(0.0) == 2.0
+
+
+def test_learning_bends_with_the_logarithm() -> None:
+    """1 + d(2 − log d) at d = 0, 1, e, e² is 1, 3, 1 + e, 1; highest where log d = 1."""
+    e = math.e
+    curve = fit_gao([0.0, 1.0, e**2, e**4], [1.0, 3.0, 1 + e, 1.0], "rl")
+    assert curve is not None
+    assert (curve.start, curve.alpha, curve.beta) == pytest.approx((1.0, 2.0, 1.0))
+    assert curve.best_kl == pytest.approx(e**2)
+    assert curve.points == 4
+
+
+def test_least_squares_go_through_the_middle() -> None:
+    """Twice the same d with scores 1 and 3, once another: the residuals are −1, 1 and 0."""
+    curve = fit_gao([1.0, 1.0, 4.0], [1.0, 3.0, 4.0], "bon", 0.0)
+    assert curve is not None
+    assert curve.at(1.0) == pytest.approx(2.0)
+    assert curve.at(2.0) == pytest.approx(4.0)
+    assert curve.residual == pytest.approx(math.sqrt(2 / 3))
+
+
+def test_a_curve_that_only_rises_has_no_highest_place() -> None:
+    rising = fit_gao([1.0, 4.0], [1.0, 2.0], "bon", 0.0)
+    assert rising is not None
+    assert rising.beta == pytest.approx(0.0)
+    assert rising.best_kl is None
+    falling = fit_gao([1.0, 4.0], [-2.0, -6.0], "bon", 0.0)
+    assert falling is not None
+    assert falling.best_kl is None
+
+
+@pytest.mark.parametrize("kl", [[], [1.0], [2.0, 2.0, 2.0], [0.0, 0.0, 1.0]])
+def test_points_that_do_not_decide_a_curve_have_none(kl: list[float]) -> None:
+    assert fit_gao(kl, [1.0] * len(kl), "rl") is None

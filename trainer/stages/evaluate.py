@@ -2,13 +2,17 @@
 
 With inputs `reward` and `rankings`: out/report.json says how many pairs the reward model orders as
 the annotators did. With `policy`, `reference`, `reward` and `prompts`: both models answer the same
-prompts with the same seeds, the reward model scores the answers, and the report gives the gain and
-the KL. out/answers.jsonl holds both models' answers with their scores.
+prompts with the same seeds, the reward model scores the answers, and the report compares them
+(policy_reports.py). `second`, another reward model, scores them too and chooses nothing; `history`,
+the report of a PPO run, is drawn against its KL. out/answers.jsonl holds all answers with their
+scores.
 
 Choices
 - The policy's KL from its reference is the mean over its own answers of log π − log π_ref, summed
   over the answer's tokens: nats a reply, by the forward pass that training uses.
 - Intervals are over prompts: a prompt's answers are averaged first, and the gain is paired.
+- The reference may write more answers (`frontier`) than are compared: the best-of-n frontier is
+  estimated from all of them, the comparison takes the first ones, with the policy's seeds.
 - One model in memory at a time.
 - A stopped evaluation keeps nothing: it is a matter of minutes.
 """
@@ -22,32 +26,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from trainer import trials
 from trainer.checkpoints import publish
 from trainer.config import EvaluateConfig
 from trainer.data import Prompt, read_prompts, read_rankings
 from trainer.events import RunError, Stopped
-from trainer.modeling import (
-    Placement,
-    chat_ids,
-    load_policy,
-    load_tokenizer,
-    longest_context,
-    packed,
-    start,
-    stop_ids,
-)
+from trainer.modeling import Placement, load_policy, load_tokenizer, start
+from trainer.policy_reports import Side, kl_curves, policy_report
 from trainer.reports import ensemble_report, reward_report
-from trainer.rollout import answer_seed, generate
-from trainer.scoring import judge_answers, load_judge, score_answers
-from trainer.statistics import Estimate, bootstrap_mean, distinct_2, paired_bootstrap
-from trainer.trials import logprobs
+from trainer.rollout import answer_seed
+from trainer.scoring import Judge, judge_answers, load_judge, score_answers
 from trainer.types import RunContext, Sampled
 
 
 def run(context: RunContext) -> dict[str, Any]:
     """One of the two tests, by the inputs that are given."""
     if "rankings" in context.spec.inputs:
+        needless = [name for name in ("second", "history") if name in context.spec.inputs]
+        if needless:
+            raise RunError(
+                f"spec.json: the test of a reward model does not read the input "
+                f"{' and '.join(needless)}; leave it out, or give policy, reference and prompts."
+            )
         return test_reward(context)
     return test_policy(context)
 
@@ -85,17 +87,13 @@ def test_reward(context: RunContext) -> dict[str, Any]:
 # a policy -----------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Written:
-    """What one model answered; all lists run over prompts and then over the answers of each."""
+    """What one model answered; the lists run over prompts and then over the answers of each."""
 
     sampled: list[Sampled]
     texts: list[str]
-    scores: list[float]
-
-    def by_prompt(self, values: Sequence[float], answers: int) -> list[float]:
-        """Mean over the answers of each prompt."""
-        return np.asarray(values, dtype=np.float64).reshape(-1, answers).mean(1).tolist()
+    each: int  # answers a prompt
 
 
 def test_policy(context: RunContext) -> dict[str, Any]:
@@ -103,37 +101,40 @@ def test_policy(context: RunContext) -> dict[str, Any]:
     config = cast(EvaluateConfig, context.spec.config)
 
     # 1. read
-    paths = {name: context.input(name) for name in ("policy", "reference", "reward")}
+    paths = {name: context.input(name) for name in ("policy", "reference")}
+    judges = [name for name in ("reward", "second") if name in context.spec.inputs]
     prompts = read_prompts(context.input("prompts"))
+    history = read_history(context.input("history")) if "history" in context.spec.inputs else None
     place = start(context, paths["policy"])
 
     # 2. both models write; each gives the policy's answers their log-probability
-    policy, own = answer(context, paths["policy"], place, prompts, None, (0.0, 0.35))
+    many = max(config.answers, config.frontier)
+    policy, own = answer(context, paths["policy"], place, prompts, config.answers, None, (0.0, 0.3))
     reference, other = answer(
-        context, paths["reference"], place, prompts, policy.sampled, (0.35, 0.7)
+        context, paths["reference"], place, prompts, many, policy.sampled, (0.3, 0.7)
     )
-    kl = [a - b for a, b in zip(own, other, strict=True)]
+    kl = np.array(own, dtype=np.float64) - np.array(other, dtype=np.float64)
 
-    # 3. the reward model reads
-    judge = load_judge(paths["reward"], place, config.max_length)
-    total = len(policy.texts)
-    for number, written in enumerate((policy, reference)):
-        share = 0.7 + 0.15 * number
-        raw = score_answers(
-            judge,
-            [
-                (prompts[one.prompt].messages, [text])
-                for one, text in zip(written.sampled, written.texts, strict=True)
-            ],
-            token_budget=config.token_budget,
-            after_batch=_steps(context, share, share + 0.15, total),
-        )
-        written.scores = [judge.normalisation.apply(score) for (score,) in raw]
+    # 3. the reward models read, one after the other
+    scores = {}
+    for number, name in enumerate(judges):
+        begin, end = (0.7 + 0.3 * at / len(judges) for at in (number, number + 1))
+        judge = load_judge(context.input(name), place, config.max_length)
+        scores[name] = judge_both(context, judge, prompts, (policy, reference), (begin, end))
+    sides = [
+        Side(written.sampled, scores["reward"][at], scores["second"][at] if judges[1:] else None)
+        for at, written in enumerate((policy, reference))
+    ]
 
     # 4. publish
-    report = policy_report(policy, reference, kl, config.answers)
+    report = policy_report(sides[0], sides[1], kl.reshape(-1, config.answers))
+    if history is not None:
+        report["history"] = kl_curves(history)
     context.emit("metric", len(prompts), total=len(prompts), **_flat(report))
-    lines = answer_lines(prompts, {"policy": policy, "reference": reference})
+    lines = [
+        *answer_lines(prompts, "policy", policy, sides[0], config.temperature),
+        *answer_lines(prompts, "reference", reference, sides[1], config.temperature),
+    ]
 
     def write(folder: Path) -> None:
         body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -144,11 +145,26 @@ def test_policy(context: RunContext) -> dict[str, Any]:
     return report
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The steps of a PPO run, from its report.json or the folder that holds it."""
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        history = json.loads(file.read_text("utf-8"))["history"]
+        steps = [dict(step) for step in history]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(
+            f"{file} is no report of a PPO run with its “history”; give the report.json of one as "
+            "the input “history”, or leave it out."
+        ) from None
+    return steps
+
+
 def answer(
     context: RunContext,
     path: Path,
     place: Placement,
     prompts: Sequence[Prompt],
+    each: int,
     given: Sequence[Sampled] | None,
     share: tuple[float, float],
 ) -> tuple[Written, list[float]]:
@@ -156,94 +172,73 @@ def answer(
     config = cast(EvaluateConfig, context.spec.config)
     tokenizer = load_tokenizer(path)
     model = load_policy(path, place)
-    ids = [chat_ids(tokenizer, prompt.messages) for prompt in prompts]
-    for prompt, tokens in zip(prompts, ids, strict=True):
-        if len(tokens) + config.max_new_tokens > longest_context(model):
-            raise RunError(
-                f"The prompt “{prompt.id}” has {len(tokens)} tokens, too many for the window of "
-                f"{path}; shorten it or lower config.max_new_tokens."
-            )
+    ids = trials.prompt_tokens(model, tokenizer, prompts, config)
     middle = share[0] + 0.7 * (share[1] - share[0])
-    seeds = [
-        [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
-        for prompt in prompts
-    ]
-    with packed(model) as writer:
-        sampled = generate(
-            writer,
-            ids,
-            seeds,
-            stop=stop_ids(model, tokenizer),
-            pad=tokenizer.pad_token_id,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            batch_size=config.batch_size,
-            after_batch=_steps(context, share[0], middle, len(prompts) * config.answers),
-        )
-    texts = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in sampled]
+    seed = context.spec.seed
+    seeds = [[answer_seed(seed, prompt.id, n) for n in range(each)] for prompt in prompts]
+    after = _steps(context, share[0], middle, len(prompts) * each)
+    sampled = trials.write(model, tokenizer, ids, seeds, config, after)
+    texts = [trials.text_of(tokenizer, one.ids) for one in sampled]
     judged = sampled if given is None else given
     rows = [(ids[one.prompt], one.ids) for one in judged]
     after = _steps(context, middle, share[1], len(rows))
-    found = logprobs(
-        model, rows, tokenizer.pad_token_id, config.temperature, config.token_budget, after
+    found = trials.logprobs(
+        model, rows, int(tokenizer.pad_token_id), config.temperature, config.token_budget, after
     )
-    return Written(sampled, texts, []), found
+    return Written(sampled, texts, each), found
 
 
-def policy_report(
-    policy: Written, reference: Written, kl: Sequence[float], answers: int
-) -> dict[str, Any]:
-    """Figures of both models side by side, the gain and the KL with their intervals."""
-    before = reference.by_prompt(reference.scores, answers)
-    after = policy.by_prompt(policy.scores, answers)
-    gain = paired_bootstrap(before, after)
-    drift = bootstrap_mean(policy.by_prompt(kl, answers))
-    return {
-        "stage": "evaluate",
-        "prompts": len(before),
-        "answers": len(kl),
-        "score_before": float(np.mean(before)),
-        "score_after": float(np.mean(after)),
-        "gain": float(np.mean(after) - np.mean(before)),
-        "ci95_of_gain": _interval(gain),
-        "kl": float(np.mean(kl)),
-        "kl_ci95": _interval(drift),
-        "reference": figures(reference),
-        "policy": figures(policy),
-    }
+def judge_both(
+    context: RunContext,
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    both: tuple[Written, Written],
+    share: tuple[float, float],
+) -> list[NDArray[np.float64]]:
+    """Normalised scores (p, answers a prompt) of both models' answers."""
+    config = cast(EvaluateConfig, context.spec.config)
+    asked = [
+        (prompts[one.prompt].messages, [text])
+        for written in both
+        for one, text in zip(written.sampled, written.texts, strict=True)
+    ]
+    raw = score_answers(
+        judge,
+        asked,
+        token_budget=config.token_budget,
+        after_batch=_steps(context, *share, len(asked)),
+    )
+    scores = np.array([judge.normalisation.apply(one) for (one,) in raw], dtype=np.float64)
+    border = len(both[0].texts)
+    return [
+        part.reshape(-1, written.each)
+        for part, written in zip((scores[:border], scores[border:]), both, strict=True)
+    ]
 
 
-def figures(written: Written) -> dict[str, Any]:
-    """What can be said of one model's answers."""
-    return {
-        "score": float(np.mean(written.scores)),
-        "score_std": float(np.std(written.scores)),
-        "length": float(np.mean([len(one.ids) for one in written.sampled])),
-        "eos_rate": float(np.mean([one.finished for one in written.sampled])),
-        "distinct_2": distinct_2([one.ids for one in written.sampled]),
-    }
-
-
-def answer_lines(prompts: Sequence[Prompt], models: dict[str, Written]) -> list[dict[str, Any]]:
+def answer_lines(
+    prompts: Sequence[Prompt], name: str, written: Written, side: Side, temperature: float
+) -> list[dict[str, Any]]:
     """Lines of answers.jsonl; the model stands in the id, as both answer every prompt."""
     lines = []
-    for name, written in models.items():
-        for one, text, score in zip(written.sampled, written.texts, written.scores, strict=True):
-            prompt = prompts[one.prompt]
-            lines.append(
-                {
-                    "id": f"{prompt.id}-{one.n}-{name}",
-                    "prompt_id": prompt.id,
-                    "prompt": list(prompt.messages),
-                    "text": text,
-                    "logprob": round(one.logprob, 5),
-                    "tokens": len(one.ids),
-                    "finished": one.finished,
-                    "seed": one.seed,
-                    "model": name,
-                    "score": score,
-                }
-            )
+    scores = side.scores.reshape(-1).tolist()
+    second = None if side.second is None else side.second.reshape(-1).tolist()
+    for number, (one, text) in enumerate(zip(written.sampled, written.texts, strict=True)):
+        prompt = prompts[one.prompt]
+        line = {
+            "id": f"{prompt.id}-{one.n}-{name}",
+            "prompt_id": prompt.id,
+            "prompt": list(prompt.messages),
+            "text": text,
+            "logprob": round(one.logprob, 5),
+            "tokens": len(one.ids),
+            "finished": one.finished,
+            "seed": one.seed,
+            "temperature": temperature,
+            "model": name,
+            "score": scores[number],
+        }
+        lines.append(line if second is None else line | {"second_score": second[number]})
     return lines
 
 
@@ -259,10 +254,6 @@ def _steps(context: RunContext, begin: float, end: float, total: int) -> Any:
             raise Stopped("The evaluation was stopped; run the folder again to begin anew.")
 
     return after_batch
-
-
-def _interval(estimate: Estimate | None) -> list[float] | None:
-    return None if estimate is None else estimate.ci95
 
 
 def _flat(report: dict[str, Any]) -> dict[str, float]:
