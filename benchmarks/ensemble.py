@@ -24,6 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from labelhub.autopilot.preferences import PREFERENCES
+from trainer.events import read_events
 from trainer.statistics import t95
 
 ANSWERS, TOKENS = 4, 32
@@ -106,8 +107,10 @@ def train(folder: Path, model: str, data: Path, seed: int, heads: int) -> dict[s
     }
     run(folder, "reward", {"ensemble": heads}, inputs, seed)
     report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
-    kept = ("pair_accuracy", "ci95", "pairs", "train_pair_accuracy", "ece", "seconds", "ensemble")
-    return {name: report[name] for name in kept if name in report}
+    kept = ("pair_accuracy", "ci95", "pairs", "train_pair_accuracy", "ece", "ensemble")
+    finished = [event for event in read_events(folder) if event["kind"] == "finished"]
+    figures = {name: report[name] for name in kept if name in report}
+    return figures | {"seconds": finished[-1]["seconds"]}
 
 
 def run(

@@ -15,14 +15,22 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from trainer.config import Spec, SpecError, load_spec
-from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
-from trainer.manifests import verify_manifest
+from trainer.events import (
+    EventWriter,
+    Heartbeat,
+    RunError,
+    Stopped,
+    is_out_of_memory,
+    read_events,
+)
+from trainer.manifests import recover, verify_manifest
 from trainer.types import RunContext
 
 FINISHED, FAILED, STOPPED = 0, 1, 75
@@ -65,21 +73,25 @@ def run_folder(folder: Path) -> int:
     if not folder.is_dir():
         sys.stderr.write(f"There is no run folder {folder}; check the path.\n")
         return FAILED
-    events = EventWriter(folder)
+    begun = time.monotonic()
     stop = threading.Event()
     _stop_on_signal(stop)
     try:
+        recover(*folder.glob(".out.*"), *folder.glob("checkpoints/.*"))
+        events = EventWriter(folder)
         spec = load_spec(folder)
         if is_finished(folder, spec):
             return FINISHED
         set_environment(spec.config.threads)
-        report = _run_stage(folder, spec, events, stop)
-    except Stopped as halt:
-        events.emit("stopped", message=str(halt) or "The run was stopped and can be resumed.")
-        return STOPPED
+        try:
+            report = _run_stage(folder, spec, events, stop)
+        except Stopped as halt:
+            events.emit("stopped", message=str(halt) or "The run was stopped and can be resumed.")
+            return STOPPED
+        seconds = round(time.monotonic() - begun, 1)
+        events.emit("finished", report=report, seconds=seconds, fingerprint=spec.fingerprint())
     except BaseException as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
-        return _fail(folder, events, error)
-    events.emit("finished", report=report, fingerprint=spec.fingerprint())
+        return _fail(folder, error)
     return FINISHED
 
 
@@ -95,13 +107,13 @@ def _run_stage(
     return report
 
 
-def _fail(folder: Path, events: EventWriter, error: BaseException) -> int:
+def _fail(folder: Path, error: BaseException) -> int:
     """Say in one sentence what went wrong; the traceback goes to trainer.log and to stderr."""
     trace = "".join(traceback.format_exception(error))
     sentence = explain(error)
     sys.stderr.write(f"{trace}\n{sentence}\n")
     try:
-        events.emit("failed", message=sentence)
+        EventWriter(folder).emit("failed", message=sentence)
         with (folder / "trainer.log").open("a", encoding="utf-8") as log:
             log.write(trace)
     except OSError:  # the disk may be full: stderr has it all
@@ -156,11 +168,11 @@ def explain(error: BaseException) -> str:
     lowered = text.lower()
     if isinstance(error, (RunError, SpecError)):
         return text
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return _disk_full()
-    if "no space left" in lowered or "disk quota" in lowered:
+    if any(words in lowered for words in ("no space left", "disk quota", "file too large")):
         return _disk_full()  # safetensors reports it as its own kind of error
-    if isinstance(error, MemoryError) or "out of memory" in lowered or "alloc" in lowered:
+    if is_out_of_memory(error):
         return (
             "The machine ran out of memory; lower config.token_budget or config.batch_size, "
             "or use a smaller model, then run the folder again."

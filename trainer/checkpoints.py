@@ -1,26 +1,32 @@
 """Checkpoints that can be trusted: written whole or not at all, and checked before they are read.
 
-Choices: safetensors and JSON only, so that loading one can run no code; a checkpoint is written to
-a temporary folder, flushed, given a manifest and renamed; the last two are kept; one that does not
-match its manifest is named and passed over. Optimiser and random states are flattened into tensors.
+Choices
+- Safetensors and JSON only, so that loading one can run no code. Optimiser and random states are
+  flattened into tensors.
+- A checkpoint is written to a temporary folder, flushed, given a manifest and renamed; one that
+  does not match its manifest is named and passed over. What is no number is never written.
+- The newest few are kept, and the best by the stage's own figure. What is known of the figures lies
+  in the checkpoints themselves, so it is known after a crash, too.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.events import RunError
-from trainer.manifests import flush, folder_hash, verify_manifest, write_manifest
+from trainer.config import CheckpointedConfig
+from trainer.events import RunError, no_number
+from trainer.manifests import discard, folder_hash, publish, verify_manifest, write_manifest
 from trainer.types import RunContext
 
 __all__ = [
@@ -31,14 +37,14 @@ __all__ = [
     "load_optimizer",
     "optimizer_state",
     "publish",
+    "record",
     "resume",
     "save",
     "verify_manifest",
     "write_manifest",
 ]
 
-FOLDER = "checkpoints"
-KEEP = 2
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -51,58 +57,92 @@ class Checkpoint:
     path: Path
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def record(
+    context: RunContext,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    scores: Mapping[int, float] = MappingProxyType({}),
+) -> None:
+    """Save a checkpoint of this run and say so.
+
+    `scores` are the stage's own figures of the states after some of its steps, more being better:
+    of this one, or of earlier ones that are only now known.
+    """
+    config = cast(CheckpointedConfig, context.spec.config)
+    whole = {"fingerprint": context.spec.fingerprint(), **state}
+    path = save(context.folder, step, tensors, whole, keep=config.keep_checkpoints, scores=scores)
+    relative = str(path.relative_to(context.folder))
+    context.emit("checkpoint", step, path=relative, best=best_step(context.folder))
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    scores: Mapping[int, float] = MappingProxyType({}),
+) -> Path:
     """Write FOLDER/checkpoints/step_N; when the disk is full the older ones stay as they are."""
+    refuse_no_number(step, tensors)
 
     def write(draft: Path) -> None:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, draft / "state.safetensors")
-        body = json.dumps({"step": step, "state": state}, allow_nan=False)
+        known = {str(one): score for one, score in scores.items() if math.isfinite(score)}
+        body = json.dumps({"step": step, "state": state, "scores": known}, allow_nan=False)
         (draft / "state.json").write_text(body, "utf-8")
 
-    target = folder / FOLDER / f"step_{step}"
+    target = folder / CHECKPOINTS / f"step_{step}"
     publish(target, write)
-    prune(folder)
+    prune(folder, keep)
     return target
 
 
-def publish(target: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a draft folder beside `target`, add a manifest and rename it into place."""
-    draft = target.with_name(f".{target.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        write(draft)
-        write_manifest(draft)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        draft.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        draft.rename(target)
-    flush(target.parent)
-    return target
+def refuse_no_number(step: int, tensors: Mapping[str, Tensor]) -> None:
+    """A state with NaN or infinity in it is worth nothing: the one before it must stay."""
+    for tensor in tensors.values():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise no_number("The weights are", step)
 
 
 def steps_of(folder: Path) -> list[tuple[int, Path]]:
     """Every checkpoint of a run folder, newest first."""
     found = []
-    for path in (folder / FOLDER).glob("step_*"):
+    for path in (folder / CHECKPOINTS).glob("step_*"):
         match = re.fullmatch(r"step_(\d+)", path.name)
         if match and path.is_dir():
             found.append((int(match[1]), path))
     return sorted(found, reverse=True)
 
 
-def prune(folder: Path) -> None:
-    """Keep the newest checkpoints and drop the rest."""
-    for _, path in steps_of(folder)[KEEP:]:
-        shutil.rmtree(path, ignore_errors=True)
+def prune(folder: Path, keep: int) -> None:
+    """Keep the newest checkpoints and the best one, and drop the rest."""
+    best = best_step(folder)
+    for step, path in steps_of(folder)[keep:]:
+        if step != best:
+            discard(path)
+
+
+def best_step(folder: Path) -> int | None:
+    """The checkpoint with the highest score, the newer of equals; None where no score is known."""
+    present = steps_of(folder)
+    scores: dict[int, float] = {}
+    for _, path in reversed(present):
+        scores |= scores_in(path)
+    known = [(scores[step], step) for step, _ in present if step in scores]
+    return max(known)[1] if known else None
+
+
+def scores_in(path: Path) -> dict[int, float]:
+    """Score by step as this checkpoint knows them; a damaged one knows none."""
+    try:
+        scores = json.loads((path / "state.json").read_text("utf-8"))["scores"]
+        return {int(step): float(score) for step, score in scores.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def latest_good(folder: Path, report: Callable[[str], None] = lambda sentence: None) -> Path | None:

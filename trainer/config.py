@@ -115,7 +115,16 @@ def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(StageConfig):
+class CheckpointedConfig(StageConfig):
+    """Settings of the stages that can go on from where they were stopped."""
+
+    keep_checkpoints: int = knob(
+        2, "newest checkpoints that are kept; the best one by the stage's own figure is, too", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(CheckpointedConfig):
     """Let a policy write K answers to each prompt."""
 
     stage: ClassVar[str] = "generate"
@@ -132,7 +141,7 @@ class GenerateConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(StageConfig):
+class PretrainConfig(CheckpointedConfig):
     """Make a model from nothing but text: duplicates dropped, a tokenizer, a network."""
 
     stage: ClassVar[str] = "pretrain"
@@ -196,7 +205,7 @@ class PretrainConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(StageConfig):
+class SFTConfig(CheckpointedConfig):
     """Fine-tune a policy on answers that people wrote or approved."""
 
     stage: ClassVar[str] = "sft"
@@ -239,7 +248,7 @@ class SFTConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig(StageConfig):
+class RewardConfig(CheckpointedConfig):
     """Fit a reward model to whole rankings."""
 
     stage: ClassVar[str] = "reward"
@@ -287,7 +296,7 @@ class RewardConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(StageConfig):
+class PPOConfig(CheckpointedConfig):
     """Improve a policy against a reward model, held near its reference by a KL penalty."""
 
     stage: ClassVar[str] = "ppo"
@@ -354,7 +363,7 @@ class PPOConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferConfig(StageConfig):
+class PreferConfig(CheckpointedConfig):
     """Improve a policy from rankings directly (DPO), or from scored answers of its own (RLOO)."""
 
     stage: ClassVar[str] = "prefer"
@@ -415,7 +424,7 @@ class PreferConfig(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfNConfig(StageConfig):
+class BestOfNConfig(CheckpointedConfig):
     """Write n answers a prompt, keep the one that scores best, and fine-tune on it."""
 
     stage: ClassVar[str] = "bestofn"
@@ -531,7 +540,7 @@ class Spec:
     def fingerprint(self) -> str:
         """sha256 of all that decides the result, to know a checkpoint's own run again."""
         config = dataclasses.asdict(self.config)
-        for name in ("threads", "device", "checkpoint_every"):
+        for name in ("threads", "device", "checkpoint_every", "keep_checkpoints"):
             config.pop(name, None)
         inputs = {
             name: value if isinstance(value, str) else dict(value)

@@ -1,13 +1,15 @@
 """What a run says while it goes: `events.jsonl`, one JSON object a line, append only.
 
 Choices: every line is flushed at once and written under a lock, so a reader that tails the file
-sees whole lines; a line that a crash cut in half is removed when the run goes on. A resumed run
-repeats the events after its checkpoint: readers key on (kind, step). Non-goals: no torch, no
-network, no rotation.
+sees whole lines; of a line that a full disk cuts in half nothing stays, and one that a crash cut is
+removed when the run goes on. A resumed run repeats the events after its checkpoint: readers key on
+(kind, step). Non-goals: no torch, no network, no rotation.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -24,17 +26,39 @@ KINDS = {
     "started": "an attempt began: attempt, pid, threads, dtype, device, resumed_from",
     "metric": "flat numbers of one step, with its total",
     "sample": "answers of the model at this step, to read",
-    "checkpoint": "a checkpoint was written: path",
+    "checkpoint": "a checkpoint was written: path, best (the step of the best one that is kept)",
     "alert": "something a person should look at: code, message",
     "heartbeat": "the process lives: stage_progress from 0 to 1, eta_s in seconds",
-    "finished": "the stage ended well: report",
+    "finished": "the stage ended well: report, seconds of this attempt",
     "failed": "the stage ended badly: message, one sentence that says what to do",
     "stopped": "the stage was asked to stop and can go on: message",
 }
 
 
+#: how torch, its libraries and the system say that memory ran out
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "bad allocation")
+
+
 class RunError(Exception):
     """The run cannot go on; the text is one sentence that a person can act on."""
+
+
+def no_number(what: str, step: int) -> RunError:
+    """What to do when `what` is NaN or infinite at a step. Going on would only repeat it."""
+    return RunError(
+        f"{what} no number any more at step {step}: take a lower config.lr and a new run folder; "
+        "the checkpoints from before that step are kept."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out; torch has no error of its own for that on a CPU."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(words in text for words in OUT_OF_MEMORY)
+    )
 
 
 class Stopped(Exception):
@@ -57,8 +81,20 @@ class EventWriter:
         if step is not None:
             event["step"] = step
         line = json.dumps(finite(event | data), ensure_ascii=False, allow_nan=False) + "\n"
-        with self._lock, self.path.open("ab") as stream:
-            stream.write(line.encode())
+        with self._lock:
+            append(self.path, line.encode())
+
+
+def append(path: Path, line: bytes) -> None:
+    """Put a line behind the file; where the disk has no room for it, nothing of it stays."""
+    with path.open("ab", buffering=0) as stream:
+        before = stream.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[stream.write(line) :]
+        except OSError:
+            stream.truncate(before)
+            raise
 
 
 def finite(value: Any) -> Any:
@@ -132,8 +168,10 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._end.wait(self._every):
             eta = self.eta()
-            self._emit(
-                "heartbeat",
-                stage_progress=round(self._progress, 4),
-                eta_s=None if eta is None else round(eta, 1),
-            )
+            # A beat that finds no room on the disk is left out: the stage itself will say so.
+            with contextlib.suppress(OSError):
+                self._emit(
+                    "heartbeat",
+                    stage_progress=round(self._progress, 4),
+                    eta_s=None if eta is None else round(eta, 1),
+                )

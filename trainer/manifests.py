@@ -1,7 +1,8 @@
-"""Manifests: what a folder holds, by size and sha256. Needs no torch.
+"""Folders that appear whole or not at all, and manifests: what a folder holds, by size and sha256.
 
 A manifest is written last, so a folder without one is unfinished. The hash of a folder is the hash
-of its manifest.
+of its manifest. A folder is filled under another name beside its place, flushed and renamed; what a
+killed process leaves of that, the next one puts in order. Needs no torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+#: a folder that is being filled, and one that is being replaced, are called .NAME and this
+DRAFT, OLD = ".draft", ".old"
 
 
 def sha256_file(path: Path) -> str:
@@ -71,3 +76,44 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def publish(target: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a draft folder beside `target`, add a manifest and rename it into place."""
+    draft, old = (target.with_name(f".{target.name}{end}") for end in (DRAFT, OLD))
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        write(draft)
+        write_manifest(draft)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    draft.rename(target)
+    flush(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def discard(target: Path) -> None:
+    """Remove a folder, which is gone from its place at once and as a whole."""
+    draft = target.with_name(f".{target.name}{DRAFT}")
+    shutil.rmtree(draft, ignore_errors=True)
+    target.rename(draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def recover(*paths: Path) -> None:
+    """Put in order what a process that was killed left under these names, drafts and old folders.
+
+    A draft goes. A folder that was to be replaced comes back where the new one is not in its place.
+    """
+    for path in paths:
+        target = path.with_name(path.name.removeprefix(".").removesuffix(OLD))
+        if path.name.endswith(OLD) and not target.exists():
+            path.rename(target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
-from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, save
-from trainer.events import RunError, Stopped
+from trainer.checkpoints import CHECKPOINTS, Checkpoint, load_optimizer, optimizer_state, record
+from trainer.events import RunError, Stopped, no_number
+from trainer.manifests import DRAFT
 from trainer.types import RunContext
 
 
@@ -42,6 +43,8 @@ class Journey:
     #: share of the run's time before this training
     begun: float = 0.0
     checkpoint: Checkpoint | None = None
+    #: the figure by which the best checkpoint is told, and 1 where more is better, else -1
+    figure: tuple[str, int] = ("loss", -1)
 
 
 class Kept:
@@ -50,6 +53,7 @@ class Kept:
     journey: Journey
     # of the Trainer behind
     model: Any
+    args: Any
     state: Any
     optimizer: Any
     lr_scheduler: Any
@@ -65,13 +69,22 @@ class Kept:
         tensors |= optimizer_state(self.optimizer)
         tensors["random"] = torch.random.get_rng_state()
         state = {
-            "fingerprint": context.spec.fingerprint(),
             **self.journey.known,
             "schedule": self.lr_scheduler.state_dict(),
             "trainer": dataclasses.asdict(self.state) | {"stateful_callbacks": {}},
         }
-        path = save(context.folder, step, tensors, state)
-        context.emit("checkpoint", step, path=str(path.relative_to(context.folder)))
+        record(context, step, tensors, state, self._scores(step))
+
+    def _scores(self, step: int) -> dict[int, float]:
+        """The figure of this stage, mean over the steps since the checkpoint before."""
+        name, sign = self.journey.figure
+        begun = self.state.global_step - self.args.save_steps
+        values = [
+            entry[name]
+            for entry in self.state.log_history
+            if name in entry and entry["step"] > begun
+        ]
+        return {step: sign * sum(values) / len(values)} if values else {}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = self.journey.checkpoint
@@ -125,10 +138,7 @@ class Reporter(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         if not all(math.isfinite(float(logs.get(name, 0.0))) for name in ("loss", "grad_norm")):
-            raise RunError(
-                f"The loss or its gradient is no number at step {state.global_step}: "
-                "lower config.lr, then run the folder again to go on from the last checkpoint."
-            )
+            raise no_number("The loss or its gradient is", state.global_step)
         values = {
             ours: float(logs[theirs])
             for theirs, ours in self.journey.names.items()
@@ -196,8 +206,10 @@ def train(fit: Any, journey: Journey) -> None:
     if journey.checkpoint is None:
         fit.train()
     else:
-        # It wants a folder with the trainer's state; the weights come from our checkpoint.
-        with tempfile.TemporaryDirectory() as folder:
+        # It wants a folder with the trainer's state; the weights come from our checkpoint. In its
+        # place and by its name, what a killed process leaves of it is found and removed.
+        where = journey.context.folder / CHECKPOINTS
+        with tempfile.TemporaryDirectory(prefix=".trainer", suffix=DRAFT, dir=where) as folder:
             text = json.dumps(journey.checkpoint.state["trainer"])
             (Path(folder) / "trainer_state.json").write_text(text, "utf-8")
             fit.train(resume_from_checkpoint=folder)

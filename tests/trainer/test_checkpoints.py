@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import resource
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from trainer import checkpoints
+from tests import forked
+from trainer import checkpoints, manifests
 from trainer.__main__ import explain
 from trainer.config import parse_spec
 from trainer.events import EventWriter, Heartbeat, RunError, read_events
@@ -41,10 +46,61 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def steps(folder: Path) -> list[int]:
+    return [step for step, _ in checkpoints.steps_of(folder)]
+
+
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save(tmp_path, step)
-    assert [step for step, _ in checkpoints.steps_of(tmp_path)] == [10, 2]
+    assert steps(tmp_path) == [10, 2]
+
+
+def test_the_last_n_are_kept_and_the_best_besides(tmp_path: Path) -> None:
+    for step, score in ((1, 0.2), (2, 0.9), (3, 0.1), (4, 0.4), (5, 0.3)):
+        checkpoints.save(tmp_path, step, {}, {}, keep=1, scores={step: score})
+    assert steps(tmp_path) == [5, 2]
+    # what is known of it lies on the disk: the next attempt goes by it, too
+    checkpoints.save(tmp_path, 6, {}, {}, keep=2, scores={6: 0.8})
+    assert steps(tmp_path) == [6, 5, 2]
+    checkpoints.save(tmp_path, 7, {}, {}, keep=2, scores={7: 0.9})  # as good: the newer stays
+    assert steps(tmp_path) == [7, 6]
+
+
+def test_a_score_may_become_known_later(tmp_path: Path) -> None:
+    """A policy is measured by the answers that the next step learns from."""
+    checkpoints.save(tmp_path, 1, {}, {}, keep=1)
+    assert checkpoints.best_step(tmp_path) is None
+    checkpoints.save(tmp_path, 2, {}, {}, keep=2, scores={1: 0.5})
+    checkpoints.save(tmp_path, 3, {}, {}, keep=1, scores={1: 0.5, 2: 0.4})
+    assert steps(tmp_path) == [3, 1]
+    checkpoints.save(tmp_path, 4, {}, {}, keep=1, scores={1: 0.5, 2: 0.4, 3: 0.6})
+    assert steps(tmp_path) == [4, 3]
+
+
+def test_a_score_that_is_no_number_is_none(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, 1, {}, {}, keep=1, scores={1: float("nan")})
+    assert checkpoints.best_step(tmp_path) is None
+
+
+def test_how_many_are_kept_is_a_setting_that_changes_no_result(tmp_path: Path) -> None:
+    here = context(tmp_path, config={"keep_checkpoints": 3})
+    for step in range(6):
+        checkpoints.record(here, step, {}, {"lines": []}, {step: -abs(step - 1.0)})
+    assert steps(tmp_path) == [5, 4, 3, 1]
+    told = [event for event in read_events(tmp_path) if event["kind"] == "checkpoint"]
+    assert [event["best"] for event in told] == [0, 1, 1, 1, 1, 1]
+    assert told[-1]["path"] == "checkpoints/step_5"
+    assert checkpoints.resume(context(tmp_path, config={"keep_checkpoints": 1})) is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_not_saved(tmp_path: Path, value: float) -> None:
+    save(tmp_path, 1)
+    broken = {"whole": torch.arange(3), "x": torch.tensor([1.0, value])}
+    with pytest.raises(RunError, match="The weights are no number any more at step 2: take a low"):
+        checkpoints.save(tmp_path, 2, broken, {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_1"]
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:
@@ -98,6 +154,78 @@ def test_publishing_again_replaces_the_whole_folder(tmp_path: Path) -> None:
     checkpoints.publish(target, lambda draft: (draft / "b").touch())
     assert sorted(path.name for path in target.iterdir()) == ["b", MANIFEST]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+#: where a process can be killed while it replaces a folder, and which content is there afterwards
+MOMENTS = {
+    "in the middle of writing": ("write", "old"),
+    "before the manifest": ("write_manifest", "old"),
+    "before the old one steps aside": ("first rename", "old"),
+    "between the two": ("second rename", "old"),
+    "before the old one is removed": ("flush", "new"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_process_killed_while_it_replaces_a_folder_loses_nothing(
+    moment: str, tmp_path: Path
+) -> None:
+    """Killed with SIGKILL at every point; the next start finds the old folder or the new one."""
+    point, wanted = MOMENTS[moment]
+    target = tmp_path / "out"
+    checkpoints.publish(target, lambda draft: (draft / "old").touch())
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def publish() -> None:
+        renames = iter(["first rename", "second rename"])
+        rename = Path.rename
+
+        def dying(self: Path, target: Path) -> Path:
+            return die() if next(renames) == point else rename(self, target)  # type: ignore[return-value]
+
+        def write(draft: Path) -> None:
+            (draft / "new").touch()
+            if point == "write":
+                die()
+
+        Path.rename = dying  # type: ignore[assignment, method-assign]
+        if point == "write_manifest":
+            manifests.write_manifest = die  # type: ignore[assignment]
+        if point == "flush":
+            flush = manifests.flush
+            manifests.flush = lambda path: die() if path == tmp_path else flush(path)
+        checkpoints.publish(target, write)
+
+    ended = forked.run(publish, tmp_path / "output")
+    assert ended.code == -signal.SIGKILL, ended.output
+    manifests.recover(*tmp_path.glob(".out.*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "output"]
+    assert sorted(path.name for path in target.iterdir()) == sorted([MANIFEST, wanted])
+    assert verify_manifest(target) == []
+
+
+def test_a_process_killed_while_it_removes_a_checkpoint_leaves_no_half_of_one(
+    tmp_path: Path,
+) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+
+    def prune() -> None:
+        def die(path: Path, **_: object) -> None:
+            if path.exists():
+                (path / "state.json").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        manifests.shutil.rmtree = die  # type: ignore[assignment, attr-defined]
+        checkpoints.prune(tmp_path, keep=1)
+
+    ended = forked.run(prune, tmp_path / "output")
+    assert ended.code == -signal.SIGKILL, ended.output
+    assert steps(tmp_path) == [2]
+    manifests.recover(*(tmp_path / "checkpoints").glob(".*"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_2"]
 
 
 def test_a_manifest_knows_missing_and_changed_files(tmp_path: Path) -> None:
@@ -169,6 +297,27 @@ def test_a_line_cut_by_a_crash_is_removed(tmp_path: Path) -> None:
     EventWriter(tmp_path).emit("metric", 2, reward=0.6)
     lines = events.path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_line_that_finds_no_room_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """The largest size of a file stands for the full disk: the second line would end beyond it."""
+    EventWriter(tmp_path).emit("metric", 1, reward=0.5)
+    size = (tmp_path / "events.jsonl").stat().st_size
+
+    def speak() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
+        events = EventWriter(tmp_path)
+        with pytest.raises(OSError, match="File too large"):
+            events.emit("metric", 2, reward=0.6)
+        with Heartbeat(events, every=0.01):  # its thread goes on, and says nothing
+            time.sleep(0.05)
+        return 7
+
+    ended = forked.run(speak, tmp_path / "output")
+    assert (ended.code, ended.output) == (7, "")
+    EventWriter(tmp_path).emit("metric", 2, reward=0.7)
+    assert [event["reward"] for event in read_events(tmp_path)] == [0.5, 0.7]
 
 
 def test_numbers_that_json_has_not_become_null(tmp_path: Path) -> None:

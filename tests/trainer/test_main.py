@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import make_tiny, write_prompts
-from trainer import checkpoints
+from trainer import manifests
 from trainer.__main__ import FAILED, FINISHED, explain, main
 from trainer.events import RunError, read_events
 from trainer.stages import generate
@@ -94,7 +94,7 @@ def test_a_full_disk_fails_with_one_sentence_and_can_go_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_manifest", full)
+        patch.setattr(manifests, "write_manifest", full)
         assert main(["run", str(run)]) == FAILED
     assert last(run)["kind"] == "failed"
     assert last(run)["message"].startswith("The disk is full, so nothing could be saved")

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from trainer import trials
-from trainer.checkpoints import Checkpoint, publish, resume, save
+from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
 from trainer.data import Prompt, prompt_hash, read_prompts, split_by_prompt
 from trainer.events import RunError, Stopped
@@ -64,7 +63,6 @@ NAMES = {"loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm", "epoch
 def run(context: RunContext) -> dict[str, Any]:
     """Write, choose, learn, publish; returns the report."""
     config = cast(BestOfNConfig, context.spec.config)
-    begun = time.monotonic()
 
     # 1. read what is asked, and open the policy
     path = context.input("policy")
@@ -111,7 +109,6 @@ def run(context: RunContext) -> dict[str, Any]:
         "kl": trials.kl(finished, base, tokenizer, kept_out, tried, config),
         "steps": fit.state.global_step,
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
-        "seconds": round(time.monotonic() - begun, 1),
     }
     shown = trials.samples(kept_out, tried, config.samples)
     if shown:
@@ -142,9 +139,7 @@ def write_all(
     chunk = max(1, CHUNK_BATCHES * config.write_batch // config.answers)
 
     def keep() -> None:
-        state = {"fingerprint": context.spec.fingerprint(), "lines": lines}
-        path = save(context.folder, done, {"done": torch.tensor(done)}, state)
-        context.emit("checkpoint", done, path=str(path.relative_to(context.folder)))
+        record(context, done, {"done": torch.tensor(done)}, {"lines": lines})
 
     def look(written: int) -> None:
         context.progress(WRITTEN * (done + written / config.answers) / len(prompts))

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from trainer.checkpoints import publish, resume, save
+from trainer.checkpoints import publish, record, resume
 from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
 from trainer.events import Stopped
@@ -105,15 +105,10 @@ class _Watch:
     def __call__(self, count: int) -> None:
         self.context.progress((self.done + count / self.config.answers) / self.total)
         if self.context.should_stop():
-            save_lines(self.context, self.done, self.lines)
+            # The lines are the state; a checkpoint wants a tensor beside them.
+            tensors = {"done": torch.tensor(self.done)}
+            record(self.context, self.done, tensors, {"lines": self.lines})
             raise Stopped(f"Stopped after {self.done} of {self.total} prompts.")
-
-
-def save_lines(context: RunContext, done: int, lines: list[dict[str, Any]]) -> None:
-    """Keep the answers to the first `done` prompts."""
-    state = {"fingerprint": context.spec.fingerprint(), "lines": lines}
-    path = save(context.folder, done, {"done": torch.tensor(done)}, state)
-    context.emit("checkpoint", done, path=str(path.relative_to(context.folder)))
 
 
 def _line(prompt: Prompt, one: Sampled, tokenizer: Any, config: GenerateConfig) -> dict[str, Any]:

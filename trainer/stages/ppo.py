@@ -29,7 +29,7 @@ from trainer import checkpoints, modeling, rewards, scoring
 from trainer.config import PPOConfig
 from trainer.data import Prompt, read_prompts
 from trainer.episodes import Actors, Rollout, roll_out
-from trainer.events import RunError, Stopped
+from trainer.events import RunError, Stopped, no_number
 from trainer.rollout import answer_seed
 from trainer.types import RunContext, Stopwatch
 
@@ -251,9 +251,9 @@ class _Boundary:
         self.state = learner.state(context.spec.fingerprint())
 
     def save(self) -> None:
-        path = checkpoints.save(self.context.folder, self.step, self.tensors, self.state)
-        relative = path.relative_to(self.context.folder)
-        self.context.emit("checkpoint", self.step, path=str(relative))
+        # A step's answers tell how good the policy is that wrote them: the one that it began with.
+        scores = {entry["step"]: entry["objective"] for entry in self.state["history"]}
+        checkpoints.record(self.context, self.step, self.tensors, self.state, scores)
 
     def leave_if_asked(self) -> None:
         """Called after every micro-step: when asked to stop, save the boundary and leave."""
@@ -401,10 +401,7 @@ class _Sums:
 def refuse_nan(sums: _Sums, step: int) -> None:
     """A loss that is no number would spoil every weight."""
     if not all(map(math.isfinite, sums.sums.values())):
-        raise RunError(
-            f"The loss is no number any more at step {step}; lower config.lr or raise "
-            "config.kl_coef, then delete the checkpoints folder and run again."
-        )
+        raise no_number("The loss is", step)
 
 
 def clip_gradients(learner: Learner, most: float) -> float:

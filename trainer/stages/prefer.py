@@ -23,7 +23,6 @@ Choices
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +188,6 @@ class Choice:
 
 def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     """Learn from pairs of answers."""
-    begun = time.monotonic()
 
     # 1. read what people ranked
     training, heldout = read_data(context, config)
@@ -216,7 +214,6 @@ def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
         "train_pairs": len(choices),
         "steps": fit.state.global_step,
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
-        "seconds": round(time.monotonic() - begun, 1),
     }
     tell_answers(opened, finished, heldout or training, fit.state.global_step)
 
@@ -394,7 +391,6 @@ def tell_answers(opened: Opened, model: Any, rankings: Sequence[Ranking], step: 
 
 def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     """Learn from scored answers of the policy's own."""
-    begun = time.monotonic()
 
     # 1. read what is asked
     training, heldout = split_by_prompt(
@@ -408,7 +404,8 @@ def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
 
     # 3. train
     fit = make_rloo(opened, judge, training)
-    train(fit, Journey(context, RLOO_NAMES, {}, checkpoint=opened.checkpoint))
+    journey = Journey(context, RLOO_NAMES, {}, checkpoint=opened.checkpoint, figure=("reward", 1))
+    train(fit, journey)
 
     # 4. let the policy as it will be written and the untrained one answer the held-out prompts
     finished, base = finished_model(opened), load_policy(context.input("policy"), opened.placement)
@@ -432,7 +429,6 @@ def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
         "ci95_of_gain": gain.ci95 if gain else None,
         "kl": trials.kl(finished, base, opened.tokenizer, heldout, after, config),
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
-        "seconds": round(time.monotonic() - begun, 1),
     }
 
     # 5. publish

@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
-from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, resume, save
+from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import PretrainConfig
 from trainer.corpus import (
     Copies,
@@ -54,7 +53,7 @@ from trainer.corpus import (
     wrap_tokenizer,
 )
 from trainer.data import length_buckets
-from trainer.events import RunError, Stopped
+from trainer.events import RunError, Stopped, no_number
 from trainer.modeling import Placement, load_tokenizer, start, trunk
 from trainer.rollout import answer_seed, generate
 from trainer.statistics import Estimate, clustered_ratio
@@ -167,7 +166,6 @@ class Fit:
 def run(context: RunContext) -> dict[str, Any]:
     """Prepare, train, measure and publish; returns the report."""
     config = cast(PretrainConfig, context.spec.config)
-    begun = time.monotonic()
     micro_batch(config)
     checkpoint = resume(context)
     shape = SHAPES[config.size]
@@ -208,7 +206,6 @@ def run(context: RunContext) -> dict[str, Any]:
         "train_tokens": sum(map(len, fit.training.tokens)),
         **figures_of(fit, fit.heldout, lambda: go_on(context, TRAINED)),
         "corpus": corpus.figures,
-        "seconds": round(time.monotonic() - begun, 1),
     }
     if not corpus.heldout:
         message = "No document was held out, so nobody knows how good this model is."
@@ -404,21 +401,20 @@ def restore(fit: Fit, checkpoint: Checkpoint) -> None:
     fit.step, fit.seen = checkpoint.step, checkpoint.state["seen"]
 
 
-def checkpoint_now(context: RunContext, fit: Fit, digest: str) -> None:
-    """Save what is needed to go on after `fit.step` steps."""
+def checkpoint_now(context: RunContext, fit: Fit, digest: str, loss: float | None = None) -> None:
+    """Save what is needed to go on after `fit.step` steps; `loss` is the held-out one there."""
     tensors: dict[str, Tensor] = {
         f"model.{name}": parameter for name, parameter in fit.parameters.items()
     }
     tensors |= optimizer_state(fit.optimizer)
     given = "tokenizer" in context.spec.inputs
     state = {
-        "fingerprint": context.spec.fingerprint(),
         "seen": fit.seen,
         "text": digest,
         "tokenizer": None if given else fit.tokenizer.backend_tokenizer.to_str(),
     }
-    path = save(context.folder, fit.step, tensors, state)
-    context.emit("checkpoint", fit.step, path=str(path.relative_to(context.folder)))
+    scores = {} if loss is None else {fit.step: -loss}
+    record(context, fit.step, tensors, state, scores)
 
 
 # 4. training --------------------------------------------------------------------------------------
@@ -447,7 +443,7 @@ def train(context: RunContext, fit: Fit, digest: str) -> None:
         if last or fit.step % config.sample_every == 0:
             write_samples(context, fit, total)
         if last or fit.step % config.checkpoint_every == 0:
-            checkpoint_now(context, fit, digest)
+            checkpoint_now(context, fit, digest, values.get("heldout_loss"))
             saved = fit.step
 
 
@@ -516,10 +512,7 @@ def take_step(context: RunContext, fit: Fit, rows: Rows, rate: float) -> dict[st
         total += loss.item()
     norm = nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
     if not (math.isfinite(total) and math.isfinite(norm)):
-        raise RunError(
-            f"The loss is no number any more at step {fit.step + 1}; lower config.lr, then run the "
-            "stage in a new folder."
-        )
+        raise no_number("The loss is", fit.step + 1)
     for group in fit.optimizer.param_groups:
         group["lr"] = rate
     fit.optimizer.step()

@@ -25,7 +25,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,10 +35,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, resume, save
+from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import RewardConfig
 from trainer.data import Pairs, Ranking, length_buckets, pairs_of, read_rankings, split_by_prompt
-from trainer.events import RunError, Stopped
+from trainer.events import RunError, Stopped, no_number
 from trainer.losses import Ties, plackett_luce_loss, ranking_losses, weighted_sum
 from trainer.modeling import (
     Placement,
@@ -112,7 +111,6 @@ class Fit:
 def run(context: RunContext) -> dict[str, Any]:
     """Train, measure and publish; returns the report."""
     config = cast(RewardConfig, context.spec.config)
-    begun = time.monotonic()
 
     # 1. read what people ranked
     base = context.input("base")
@@ -145,7 +143,6 @@ def run(context: RunContext) -> dict[str, Any]:
         "train_rankings": len(training),
         "steps": fit.step,
         "normalisation": dataclasses.asdict(normalisation),
-        "seconds": round(time.monotonic() - begun, 1),
     }
     if fit.members is not None:
         report["ensemble"] = ensemble_report(heldout, outputs, normalisation, config.ensemble)
@@ -324,9 +321,9 @@ def checkpoint_now(context: RunContext, fit: Fit) -> None:
         f"model.{name}": parameter for name, parameter in fit.parameters.items()
     }
     tensors |= optimizer_state(fit.optimizer)
-    state = {"fingerprint": context.spec.fingerprint(), "recent": list(fit.recent)}
-    path = save(context.folder, fit.step, tensors, state)
-    context.emit("checkpoint", fit.step, path=str(path.relative_to(context.folder)))
+    share = running_accuracy(fit)
+    scores = {} if share is None else {fit.step: share}
+    record(context, fit.step, tensors, {"recent": list(fit.recent)}, scores)
 
 
 # 3. training --------------------------------------------------------------------------------------
@@ -352,19 +349,24 @@ def train(
                 checkpoint_now(context, fit)
             raise Stopped(f"Stopped after {fit.step} of {len(plan)} steps.")
         fit.step += 1
-        right, pairs = (sum(column) for column in zip(*fit.recent, strict=True))
         context.emit(
             "metric",
             fit.step,
             total=len(plan),
             loss=loss,
-            pair_accuracy=right / pairs if pairs else None,
+            pair_accuracy=running_accuracy(fit),
             lr=rate,
             epoch=fit.step * config.epochs / len(plan),
         )
         if fit.step % config.checkpoint_every == 0 or fit.step == len(plan):
             checkpoint_now(context, fit)
             saved = fit.step
+
+
+def running_accuracy(fit: Fit) -> float | None:
+    """Share of the latest training pairs that were in the right order when they were learned."""
+    pairs = sum(count for _, count in fit.recent)
+    return sum(right for right, _ in fit.recent) / pairs if pairs else None
 
 
 def plan_steps(rankings: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
@@ -411,11 +413,9 @@ def take_step(
         loss.backward()
         total += loss.item()
         seen += pairs_right(scores.mean(1).tolist(), ranked)
-    if not math.isfinite(total):
-        raise RunError(
-            f"The loss is no number any more at step {fit.step + 1}; lower config.lr and retry."
-        )
-    nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
+    norm = nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise no_number("The loss is", fit.step + 1)
     for group in fit.optimizer.param_groups:
         group["lr"] = rate
     fit.optimizer.step()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +74,6 @@ class Row:
 def run(context: RunContext) -> dict[str, Any]:
     """Train, measure and publish; returns the report."""
     config = cast(SFTConfig, context.spec.config)
-    begun = time.monotonic()
 
     # 1. read what is to be learned
     base = context.input("base")
@@ -113,7 +111,6 @@ def run(context: RunContext) -> dict[str, Any]:
         "heldout_loss": after,
         "perplexity_before": None if before is None else math.exp(before),
         "perplexity": None if after is None else math.exp(after),
-        "seconds": round(time.monotonic() - begun, 1),
     }
     publish(context.out, lambda folder: write_out(context, fit, finished, folder, report))
     return report
