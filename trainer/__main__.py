@@ -1,5 +1,6 @@
-"""`python -m trainer run FOLDER` runs one stage; `python -m trainer prepare NAME_OR_PATH DEST`
-makes a base model.
+"""`python -m trainer run FOLDER` runs one stage; `python -m trainer estimate FOLDER` says how much
+memory it will need; `python -m trainer prepare NAME_OR_PATH DEST` makes a base model; `python -m
+trainer export FOLDER DEST --to openrlhf|verl` writes a run as a job for another trainer.
 
 Exit codes: 0 finished, 1 failed (the last event says why), 75 stopped and resumable. Running a
 folder again resumes.
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -47,23 +49,54 @@ def main(arguments: list[str] | None = None) -> int:
     prepare = commands.add_parser("prepare", help="make a base model folder")
     prepare.add_argument("source", metavar="NAME_OR_PATH")
     prepare.add_argument("dest", type=Path)
+    estimate = commands.add_parser("estimate", help="say how much memory the run will need")
+    estimate.add_argument("folder", type=Path)
+    export = commands.add_parser("export", help="write a run as a job for another trainer")
+    export.add_argument("folder", type=Path)
+    export.add_argument("dest", type=Path)
+    export.add_argument("--to", choices=("openrlhf", "verl"), required=True)
     options = parser.parse_args(arguments)
+    if options.command == "export":
+        return tell(
+            lambda: export_run(options.folder.resolve(), options.dest.resolve(), options.to)
+        )
     if options.command == "prepare":
-        return prepare_base(options.source, options.dest)
+        return tell(lambda: prepare_base(options.source, options.dest.resolve()))
+    if options.command == "estimate":
+        return tell(lambda: tell_estimate(options.folder.resolve()))
     return run_folder(options.folder.resolve())
 
 
-def prepare_base(source: str, dest: Path) -> int:
-    """Make or copy a base model folder: the one command that may ask the hub."""
-    os.environ["HF_HUB_OFFLINE"] = "0"
-    set_environment(threads=0)
+def tell(command: Callable[[], None]) -> int:
+    """Run a command of the terminal; what goes wrong becomes a sentence on stderr."""
     try:
-        importlib.import_module("trainer.bases").prepare(source, dest.resolve())
+        command()
     except Exception as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
-        traceback.print_exc()
+        if not isinstance(error, RunError | SpecError):
+            traceback.print_exc()
         sys.stderr.write(explain(error) + "\n")
         return FAILED
     return FINISHED
+
+
+def prepare_base(source: str, dest: Path) -> None:
+    """Make or copy a base model folder: the one command that may ask the hub."""
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    set_environment(threads=0)
+    importlib.import_module("trainer.bases").prepare(source, dest)
+
+
+def export_run(folder: Path, dest: Path, target: str) -> None:
+    """Write a run folder's data and settings as a job for OpenRLHF or verl."""
+    set_environment(threads=1)
+    importlib.import_module("trainer.export").export(folder, dest, target)
+
+
+def tell_estimate(folder: Path) -> None:
+    """Print what a run folder's run will hold in memory, part by part."""
+    spec = load_spec(folder)
+    set_environment(spec.config.threads)
+    sys.stdout.write(importlib.import_module("trainer.modeling").memory_table(spec, folder) + "\n")
 
 
 def run_folder(folder: Path) -> int:

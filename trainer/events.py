@@ -23,7 +23,7 @@ EVENTS = "events.jsonl"
 
 #: kinds of events and what each says
 KINDS = {
-    "started": "an attempt began: attempt, pid, threads, dtype, device, resumed_from",
+    "started": "an attempt began: attempt, pid, threads, dtype, device, needs_mib, resumed_from",
     "metric": "flat numbers of one step, with its total",
     "sample": "answers of the model at this step, to read",
     "checkpoint": "a checkpoint was written: path, best (the step of the best one that is kept)",

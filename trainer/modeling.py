@@ -39,6 +39,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
+from trainer import memory
+from trainer.config import Spec
 from trainer.events import RunError
 from trainer.kernels import (
     LEAN,
@@ -70,7 +72,8 @@ class Placement(NamedTuple):
 
 
 def start(context: RunContext, model: Path | int, resumed_from: int | None = None) -> Placement:
-    """Choose device, number format and threads for a stage, and say so in its `started` event.
+    """Choose device, number format and threads for a stage, and say so in its `started` event;
+    refuses a run for which there is not enough memory.
 
     `model` is a folder, or the number of parameters of a model that does not exist yet.
     """
@@ -79,6 +82,9 @@ def start(context: RunContext, model: Path | int, resumed_from: int | None = Non
     torch.set_num_threads(config.threads or threads)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device, model)
+    numbers = str(dtype).removeprefix("torch.")
+    room = free_memory(device)
+    needs = memory.check(context.spec, context.folder, numbers, device.type, room)
     torch.manual_seed(context.spec.seed)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -88,11 +94,28 @@ def start(context: RunContext, model: Path | int, resumed_from: int | None = Non
         pid=os.getpid(),
         stage=context.spec.stage,
         threads=torch.get_num_threads(),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=numbers,
         device=str(device),
+        needs_mib=needs,
         resumed_from=resumed_from,
     )
     return Placement(device, dtype)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process may have on a device; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return memory.free_memory()
+
+
+def memory_table(spec: Spec, folder: Path) -> str:
+    """What a run will need, part by part, and what is free where it would run."""
+    device = choose_device(spec.config.device)
+    dtype = choose_dtype(spec.config.dtype, device, memory.main_model(spec, folder))
+    numbers = str(dtype).removeprefix("torch.")
+    found = memory.estimate(spec, folder, numbers, device.type)
+    return memory.as_table(found, free_memory(device))
 
 
 def choose_device(name: str) -> torch.device:

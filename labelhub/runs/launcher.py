@@ -221,7 +221,8 @@ def trainer_environment(threads: int) -> dict[str, str]:
     lose a time slice at every barrier, which makes two threads slower than one.
     """
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-    prefixes = ("HF_", "NCCL_", "TORCH", "PYTORCH_", "OPENBLAS_", "LABELHUB_MODELS")
+    ours = ("LABELHUB_MODELS", "LABELHUB_MEMORY_CHECK")
+    prefixes = ("HF_", "NCCL_", "TORCH", "PYTORCH_", "OPENBLAS_", *ours)
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -23,7 +23,8 @@ from trainer.events import RunError, Stopped
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.modeling import Placement
 from trainer.stages import pretrain
-from trainer.stages.pretrain import IGNORED, SHAPES, Fit, Shape
+from trainer.stages.pretrain import IGNORED, Fit
+from trainer.types import SHAPES, Shape
 
 QUICK: dict[str, Any] = {
     "size": "1m", "vocabulary": 300, "max_length": 32, "batch_size": 8, "lr": 1e-2,

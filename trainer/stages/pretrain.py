@@ -57,32 +57,8 @@ from trainer.events import RunError, Stopped, no_number
 from trainer.modeling import Placement, load_tokenizer, start, trunk
 from trainer.rollout import answer_seed, generate
 from trainer.statistics import Estimate, clustered_ratio
-from trainer.types import RunContext
+from trainer.types import SHAPES, RunContext
 
-
-class Shape(NamedTuple):
-    """A network; the encoder's feed-forward part has two matrices for three, each half as wide
-    again.
-    """
-
-    width: int
-    inner: int
-    layers: int
-    heads: int
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all layers' matrices."""
-        return self.layers * (4 * self.width**2 + 3 * self.width * self.inner)
-
-
-SHAPES = {
-    "1m": Shape(128, 384, 5, 4),
-    "5m": Shape(256, 704, 6, 4),
-    "15m": Shape(384, 1024, 8, 6),
-    "60m": Shape(640, 1728, 12, 10),
-    "135m": Shape(768, 2048, 19, 12),
-}
 #: target of a token that the loss passes over
 IGNORED = -100
 #: held-out documents that are looked at while it trains
