@@ -436,21 +436,24 @@ def plan_evaluate(plan: Plan) -> None:
         plan.weights("policy", net, phase="writing")
         plan.packed(net, "writing")
         plan.writing(net, config.batch_size, prompt, config.max_new_tokens, "writing")
-    _judging(plan, plan.network("reward"))
+    for name in ("reward", "second"):  # one after the other
+        if name in plan.spec.inputs:
+            _judging(plan, name)
 
 
 def plan_score(plan: Plan) -> None:
     plan.process()
-    _judging(plan, plan.network("reward"))
+    _judging(plan, "reward")
 
 
-def _judging(plan: Plan, net: Network) -> None:
-    row = plan.longest(
-        "rankings", "answers", "prompts", most=min(plan.config.max_length, net.window)
-    )
-    plan.weights("reward model", net, phase="scoring")
-    plan.packed(net, "scoring")
-    plan.states(net, max(plan.config.token_budget, row), row, "scoring", layers=0)
+def _judging(plan: Plan, name: str) -> None:
+    """A reward model reads answers, each in a row of its own."""
+    net, phase = plan.network(name), f"scoring ({name})"
+    most = min(plan.config.max_length, net.window)
+    row = plan.longest("rankings", "answers", "prompts", most=most)
+    plan.weights("reward model", net, phase=phase)
+    plan.packed(net, phase)
+    plan.states(net, max(plan.config.token_budget, row), row, phase, layers=0)
 
 
 STAGES: Mapping[str, Callable[[Plan], None]] = {
@@ -585,6 +588,7 @@ def told(change: Mapping[str, Any]) -> str:
 def remedies(config: StageConfig) -> list[dict[str, Any]]:
     """Changes of a stage's settings that save memory."""
     given: Any = config
+    settings = {item.name for item in dataclasses.fields(config)}
     found: list[dict[str, Any]] = []
     if getattr(given, "lora", True) is False:
         found.append({"lora": True})
@@ -594,10 +598,10 @@ def remedies(config: StageConfig) -> list[dict[str, Any]]:
         found.append({"dtype": "bfloat16"})
     if getattr(given, "activation_checkpointing", True) is False:
         found.append({"activation_checkpointing": True})
-    if hasattr(given, "micro_batch_size") and given.micro_batch_size != 1:
+    if "micro_batch_size" in settings and given.micro_batch_size != 1:
         found.append({"micro_batch_size": 1})
     for name, least in (("token_budget", 256), ("write_batch", 8), ("max_length", 512)):
-        if getattr(given, name, 0) > least:
+        if name in settings and getattr(given, name) > least:
             found.append({name: least})
     if config.stage in ("generate", "ppo", "evaluate") and given.batch_size > 8:
         found.append({"batch_size": 8})
@@ -608,9 +612,9 @@ def as_table(found: Estimate, free: int | None) -> str:
     """The parts as lines for a terminal."""
     phases = found.phases()
     largest = max(phases, key=lambda name: phases[name], default="none")
-    lines = [f"{'part':<36}{'phase':<12}{'MiB':>9}"]
-    lines += [f"{p.name:<36}{p.phase:<12}{p.bytes / MIB:>9.0f}" for p in found.parts]
-    lines.append(f"{f'needs, the largest phase being {largest}':<48}{found.mib:>9}")
+    lines = [f"{'part':<36}{'phase':<18}{'MiB':>9}"]
+    lines += [f"{p.name:<36}{p.phase:<18}{p.bytes / MIB:>9.0f}" for p in found.parts]
+    lines.append(f"{f'needs, the largest phase being {largest}':<54}{found.mib:>9}")
     if free is not None:
-        lines.append(f"{'free':<48}{free // MIB:>9}")
+        lines.append(f"{'free':<54}{free // MIB:>9}")
     return "\n".join(lines)
