@@ -79,7 +79,7 @@ def policy_report(policy: Side, reference: Side, kl: Floats) -> dict[str, Any]:
         **win_rate(policy.scores, beside.scores),
         "reference": figures(beside),
         "policy": figures(policy),
-        "frontier": frontier(reference),
+        "frontier": frontier(reference.scores, reference.second),
     }
     if policy.second is not None and beside.second is not None:
         report["second"] = {
@@ -143,14 +143,14 @@ def figures(side: Side) -> dict[str, Any]:
 # best of n ----------------------------------------------------------------------------------------
 
 
-def frontier(reference: Side) -> dict[str, Any]:
-    """What the best of n answers of the reference scores, and the KL that it costs.
+def frontier(scores: Floats, second: Floats | None = None) -> dict[str, Any]:
+    """What the best of n answers scores, and the KL that choosing it costs; scores (p, m).
 
     With a second reward model the first still chooses: where its curve rises and the second's
     falls, the first is being fooled.
     """
-    many = reference.scores.shape[1]
-    every = [_frontier_point(reference, n) for n in range(1, many + 1)]
+    many = scores.shape[1]
+    every = [_frontier_point(scores, second, n) for n in range(1, many + 1)]
     kl = [point["kl"] for point in every]
     shown = steps_to(many)
     found: dict[str, Any] = {
@@ -170,17 +170,17 @@ def steps_to(most: int) -> list[int]:
     return sorted({*powers, most})
 
 
-def _frontier_point(reference: Side, n: int) -> dict[str, Any]:
-    score = best_of(reference.scores, n)
+def _frontier_point(scores: Floats, second: Floats | None, n: int) -> dict[str, Any]:
+    found = best_of(scores, n)
     point = {
         "n": n,
         "kl": best_of_kl(n),
-        "score": float(score.mean()),
-        "ci95": _edges(bootstrap_mean(score)),
+        "score": float(found.mean()),
+        "ci95": _edges(bootstrap_mean(found)),
     }
-    if reference.second is not None:
-        second = best_of(reference.scores, n, reference.second)
-        point |= {"second": float(second.mean()), "second_ci95": _edges(bootstrap_mean(second))}
+    if second is not None:
+        other = best_of(scores, n, second)
+        point |= {"second": float(other.mean()), "second_ci95": _edges(bootstrap_mean(other))}
     return point
 
 

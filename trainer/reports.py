@@ -40,7 +40,7 @@ def reward_report(
     difference = flat[better] - flat[worse]
     right = pair_outcomes(difference)
     longer = pair_outcomes(length[better] - length[worse])
-    bins = reliability(difference)
+    bins = reliability(difference, clusters=clusters)
     taus = [kendall_tau_b(np.negative(r.ranks), s) for r, s in zip(rankings, raw, strict=True)]
     known = [tau for tau in taus if tau is not None]
     normal = np.array([normalisation.apply(score) for score in flat])

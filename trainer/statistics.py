@@ -91,10 +91,15 @@ def clustered_ratio(sums: ArrayLike, sizes: ArrayLike) -> Estimate | None:
 
 def _cluster_sums(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum and size of each cluster: two arrays (G,)."""
+    index = _numbered(clusters)
+    sums = np.bincount(index, weights=values).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
+
+
+def _numbered(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
+    """A number for each cluster, in the order in which they come: (n,)."""
     number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    index = np.array([number[cluster] for cluster in clusters])
-    sums = np.bincount(index, weights=values, minlength=len(number)).astype(np.float64)
-    return sums, np.bincount(index, minlength=len(number)).astype(np.float64)
+    return np.array([number[cluster] for cluster in clusters], dtype=np.int64)
 
 
 def t95(degrees: int) -> float:
@@ -141,15 +146,20 @@ class Bin:
     confidence: float
     accuracy: float
     pairs: int
+    ci95: list[float]  # of the accuracy
 
 
-def reliability(difference: ArrayLike, bins: int = 10) -> list[Bin]:
+def reliability(
+    difference: ArrayLike, bins: int = 10, clusters: Sequence[Hashable] | None = None
+) -> list[Bin]:
     """Confidence against accuracy of the predicted winner of each pair; empty bins are left out.
 
     `difference` (p,) is r_better − r_worse in the model's own units (Bradley–Terry: its log-odds).
-    The winner's probability is σ(|d|), so bins of equal width part [½, 1].
+    The winner's probability is σ(|d|), so bins of equal width part [½, 1]. `clusters` says which
+    pairs belong together; without it each stands alone.
     """
     d = np.asarray(difference, dtype=np.float64)
+    owners = np.arange(d.size) if clusters is None else _numbered(clusters)
     confidence = 1 / (1 + np.exp(-np.abs(d)))
     outcome = pair_outcomes(d)
     edges = np.linspace(0.5, 1.0, bins + 1)
@@ -157,16 +167,11 @@ def reliability(difference: ArrayLike, bins: int = 10) -> list[Bin]:
     points = []
     for number in range(bins):
         inside = place == number
-        if inside.any():
-            points.append(
-                Bin(
-                    float(edges[number]),
-                    float(edges[number + 1]),
-                    float(confidence[inside].mean()),
-                    float(outcome[inside].mean()),
-                    int(inside.sum()),
-                )
-            )
+        share = clustered_share(outcome[inside], owners[inside].tolist())
+        if share is not None:
+            low, high = float(edges[number]), float(edges[number + 1])
+            mean = float(confidence[inside].mean())
+            points.append(Bin(low, high, mean, share.value, share.n, share.ci95))
     return points
 
 

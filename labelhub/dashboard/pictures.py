@@ -1,12 +1,14 @@
 """Which charts a page shows: from a run's figures and reports to laid-out charts.
 
+The pictures of reports themselves are in report_pictures.py.
+
 `METRICS` is the whole list of figures that have a name and a unit for people; a figure that is not
 in it is drawn all the same, under its own name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +16,40 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from labelhub.dashboard.report_pictures import (
+    accuracy_picture,
+    annotator_picture,
+    best_of_picture,
+    curve_picture,
+    ending_picture,
+    entropy_picture,
+    frontier_picture,
+    gain_picture,
+    gap_picture,
+    lengths_picture,
+    members_picture,
+    perplexity_picture,
+    reliability_picture,
+    variety_picture,
+    win_picture,
+)
 from labelhub.lib.charts import (
     Chart,
     DotPlot,
-    Estimate,
     Kin,
     Lineage,
     Mark,
     Point,
     Series,
-    dot_plot,
     line_chart,
     lineage,
 )
-from labelhub.lib.figures import plain, with_error
+from labelhub.lib.figures import plain
 from labelhub.registry.models import ModelVersion
-from labelhub.rounds.queries import Gain
+from labelhub.rounds.queries import gain_of
 from labelhub.runs.models import Run
 from labelhub.runs.queries import Series as Figures
-from labelhub.runs.queries import interval, number
+from labelhub.runs.queries import number
 
 Words = str | Promise
 
@@ -74,7 +91,51 @@ METRICS: dict[str, Metric] = {
         zero=False,
         within=(0, 1),
     ),
-    "loss": Metric(gettext_lazy("Loss"), gettext_lazy("nats a pair")),
+    "loss": Metric(
+        gettext_lazy("Loss"),
+        gettext_lazy("nats a pair"),
+        own_name=gettext_lazy("training"),
+        beside="heldout_loss",
+        beside_name=gettext_lazy("held out"),
+    ),
+    "perplexity": Metric(
+        gettext_lazy("Perplexity"), gettext_lazy("of some held-out documents, a token")
+    ),
+    "bits_per_byte": Metric(
+        gettext_lazy("Bits a byte"), gettext_lazy("of some held-out documents")
+    ),
+    "token_accuracy": Metric(
+        gettext_lazy("Tokens foretold"), gettext_lazy("share of the answers' tokens"), within=(0, 1)
+    ),
+    "margin": Metric(
+        gettext_lazy("Better against worse answer"),
+        gettext_lazy("difference of implicit rewards"),
+    ),
+    "reward_better": Metric(
+        gettext_lazy("Implicit reward"),
+        gettext_lazy("log-odds"),
+        own_name=gettext_lazy("better"),
+        beside="reward_worse",
+        beside_name=gettext_lazy("worse"),
+    ),
+    "best_score": Metric(
+        gettext_lazy("Scores while choosing"),
+        gettext_lazy("score of the reward model"),
+        own_name=gettext_lazy("winners"),
+        beside="mean_score",
+        beside_name=gettext_lazy("all answers"),
+    ),
+    "heldout_reward": Metric(
+        gettext_lazy("Score on held-out prompts"),
+        gettext_lazy("score of the reward model"),
+        own_name=gettext_lazy("trained on"),
+        beside="second_reward",
+        beside_name=gettext_lazy("second reward model"),
+    ),
+    "member_spread": Metric(
+        gettext_lazy("Disagreement of the ensemble"),
+        gettext_lazy("standard deviation over its members"),
+    ),
     "entropy": Metric(gettext_lazy("Entropy"), gettext_lazy("nats a token")),
     "length": Metric(gettext_lazy("Length of an answer"), gettext_lazy("tokens")),
     "eos_rate": Metric(
@@ -105,6 +166,8 @@ METRICS: dict[str, Metric] = {
         gettext_lazy("What PPO maximises"), gettext_lazy("reward less the KL penalty")
     ),
 }
+#: stages whose loss counts tokens and not pairs of answers
+_BY_TOKEN = ("pretrain", "sft", "bestofn")
 # Shown inside another chart, never on their own.
 _ELSEWHERE = {metric.spread for metric in METRICS.values()} | {
     metric.beside for metric in METRICS.values()
@@ -130,11 +193,12 @@ def metric_chart(run: Run, figures: Figures, name: str) -> Chart | None:
     if metric.beside in figures:
         beside = str(metric.beside_name or metric.beside)
         series.append(Series(beside, _points(figures, metric.beside), "b", dashed=True))
+    by_token = name == "loss" and run.stage in _BY_TOKEN
     return line_chart(
         f"run-{run.pk}-{name}",
         series,
         title=str(metric.title),
-        unit=str(metric.unit),
+        unit=_("nats a token") if by_token else str(metric.unit),
         x_name=_("step"),
         marks=_marks(run, name),
         zero=metric.zero,
@@ -164,72 +228,48 @@ def _marks(run: Run, name: str) -> list[Mark]:
     return []
 
 
-def accuracy_picture(report: dict[str, Any]) -> DotPlot | None:
-    """The reward model on pairs it never saw, against what length alone and chance would do."""
-    value, length = number(report, "pair_accuracy"), number(report, "length_baseline")
-    if value is None:
-        return None
-    bounds, pairs = interval(report, "ci95"), number(report, "pairs")
-    rows = [
-        Estimate(_("Reward model"), value, with_error(value, bounds, percent=True), bounds),
-    ]
-    if length is not None:
-        around = interval(report, "length_baseline_ci95")
-        words = with_error(length, around, percent=True)
-        rows.append(Estimate(_("Length alone"), length, words, around, "b"))
-    rows += _agreement(report)
-    n = _("n = %(n)d held-out pairs") % {"n": int(pairs)} if pairs is not None else ""
-    return dot_plot(
-        "accuracy",
-        rows,
-        title=_("Does the reward model know what people prefer?"),
-        unit=_("share of held-out pairs in the right order"),
-        marks=[Mark(0.5, _("chance"), "quiet")],
-        within=(0, 1),
-        percent=True,
-        note=_("Whiskers are 95 %% intervals; %(n)s.") % {"n": n} if n else "",
-    )
+Picture = Chart | DotPlot
 
 
-def _agreement(report: dict[str, Any]) -> list[Estimate]:
-    """How far annotators agree with each other: no model can be expected to agree more."""
-    told = report.get("annotator_agreement")
-    value = number(report, "annotator_agreement", "agreement")
-    if not isinstance(told, dict) or value is None:
-        return []
-    bounds = interval(told, "ci95")
-    words = with_error(value, bounds, percent=True)
-    return [Estimate(_("Annotators among themselves"), value, words, bounds, "c")]
+def pictures_of(report: dict[str, Any], stage: str) -> list[Picture]:
+    """Every picture that the report of a finished run of this stage gives, the chief one first.
+
+    What a report does not tell gives no picture, so a report of any age can be shown.
+    """
+    drawn: list[Picture | None] = [draw(report) for draw in REPORTS.get(stage, ())]
+    return [picture for picture in drawn if picture is not None]
 
 
-def gain_picture(gain: Gain | None) -> DotPlot | None:
-    """The gain with its interval against 0."""
-    if gain is None:
-        return None
-    rows = [
-        Estimate(name, value, with_error(value, None), None, tone)
-        for name, value, tone in (
-            (_("Old policy"), gain.before, "b"),
-            (_("New policy"), gain.after, "c"),
-        )
-        if value is not None
-    ]
-    words = with_error(gain.value, gain.bounds, sign=True)
-    rows.append(Estimate(_("Gain"), gain.value, words, gain.bounds))
-    n = gain.prompts
-    return dot_plot(
-        "gain",
-        rows,
-        title=_("Does it really get better?"),
-        unit=_("mean score of the reward model on held-out prompts"),
-        zero=True,
-        note=(
-            _("Same prompts and seeds for both, n = %(n)d; the whisker is a 95 %% interval.")
-            % {"n": n}
-            if n
-            else ""
-        ),
-    )
+def _gain(report: dict[str, Any]) -> DotPlot | None:
+    return gain_picture(gain_of(report))
+
+
+_REWARD: tuple[Callable[[dict[str, Any]], Picture | None], ...] = (
+    accuracy_picture,
+    gap_picture,
+    reliability_picture,
+    members_picture,
+    annotator_picture,
+)
+#: stage → its pictures; an evaluation tests a reward model or a policy, and tells only one of them
+REPORTS: dict[str, tuple[Callable[[dict[str, Any]], Picture | None], ...]] = {
+    "pretrain": (perplexity_picture,),
+    "sft": (perplexity_picture,),
+    "reward": _REWARD,
+    "ppo": (curve_picture,),
+    "prefer": (_gain, accuracy_picture, gap_picture, reliability_picture),
+    "bestofn": (best_of_picture, frontier_picture),
+    "evaluate": (
+        _gain,
+        win_picture,
+        frontier_picture,
+        lengths_picture,
+        variety_picture,
+        ending_picture,
+        entropy_picture,
+        *_REWARD,
+    ),
+}
 
 
 # Bases have the last column, so that what stems from them runs down beside the others.

@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from labelhub.accounts.http import PersonRequest
-from labelhub.dashboard import forms, pictures
+from labelhub.dashboard import forms, pictures, report_pictures
 from labelhub.dashboard.log import log_line
 from labelhub.dashboard.standing import Standing, gates_of, standing_of
 from labelhub.lib.figures import time_left
@@ -205,8 +205,8 @@ def _round(project: Project, number: int) -> dict[str, Any]:
         "standing": standing,
         "gates": gates_of(facts, of_ppo),
         "alerts": alerts,
-        "gain_picture": pictures.gain_picture(facts.gain),
-        "accuracy_picture": pictures.accuracy_picture(reward.report) if reward else None,
+        "gain_picture": report_pictures.gain_picture(facts.gain),
+        "accuracy_picture": report_pictures.accuracy_picture(reward.report) if reward else None,
         "curves": _round_curves(reward, ppo),
         "pairs": pairs,
         "pairs_total": rounds.comparisons(turn),
@@ -254,8 +254,6 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
     progress = runs_read.progress_of(run)
     # The others measure once, at their end: a list of figures says more than curves of one point.
     trains = run.stage in (Run.Stage.REWARD, Run.Stage.PPO)
-    report = run.report if run.stage in (Run.Stage.REWARD, Run.Stage.EVALUATE) else {}
-    gain = rounds.gain_of(run.report) if run.stage == Run.Stage.EVALUATE else None
     return {
         "project": project,
         "tab": "runs",
@@ -266,8 +264,7 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         "curves": pictures.curves_of(run, figures) if trains else [],
         "other_curves": pictures.other_curves_of(run, figures) if trains else [],
         "figures": runs_read.report_figures(run),
-        "accuracy_picture": pictures.accuracy_picture(report),
-        "gain_picture": pictures.gain_picture(gain),
+        "report_pictures": pictures.pictures_of(run.report, run.stage),
         "samples": runs_read.samples_of(run),
         "log": [log_line(event) for event in runs_read.log_of(run)],
         "attempts": runs_read.attempts_of(run),
@@ -339,12 +336,18 @@ def version(request: PersonRequest, slug: str, version_id: int) -> HttpResponse:
         "live": registry.live_pointer(project),
         "children": registry.children_in(project, found),
         "made_by": made_by,
+        "report_pictures": _pictures_of(made_by, runs_read.newest_test_of(found, project)),
         "metrics": sorted(
             (name, value) for name, value in found.metrics.items() if not isinstance(value, dict)
         ),
         "may_go_live": found.kind != "reward",
     }
     return render(request, "dashboard/version.html", context)
+
+
+def _pictures_of(*runs: Run | None) -> list[Any]:
+    """What these runs found out about a version: where it was made, where it was tested last."""
+    return [one for run in runs if run for one in pictures.pictures_of(run.report, run.stage)]
 
 
 def _page(request: PersonRequest, rows: Any, size: int) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from django.utils.translation import gettext as _
@@ -75,12 +75,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A named line. `tone` is a colour class of charts.css: a to e."""
+    """A named line. `tone` is a colour class of charts.css: a to e.
+
+    `scattered` points have no order, so no line joins them; a curve that was computed from figures
+    that stand there already needs no column of the table (`tabled`).
+    """
 
     name: str
     points: Sequence[Point]
     tone: str = "a"
     dashed: bool = False
+    scattered: bool = False
+    tabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -255,17 +261,17 @@ def line_chart(
     within: tuple[float, float] | None = None,
     x_span: tuple[float, float] | None = None,
     x_words: Callable[[float], str] | None = None,
+    x_counts: bool = True,
     note: str = "",
 ) -> Chart | None:
     """Lay out lines over a common axis; None when there is not a single point to draw.
 
     `within` limits the value axis (an accuracy ends at 1), `x_span` makes room for steps to come,
-    `x_words` says what an x is where it is no number, such as a week.
+    `x_words` says what an x is where it is no number, such as a week; `x_counts` is False where x
+    is a measure and no count.
     """
     kept = [one for one in series if one.points]
-    drawn = [
-        Series(one.name, _inside(thin(one.points), within), one.tone, one.dashed) for one in kept
-    ]
+    drawn = [replace(one, points=_inside(thin(one.points), within)) for one in kept]
     if not drawn:
         return None
     plate = Plate(right=_label_room(drawn, marks))
@@ -276,7 +282,8 @@ def line_chart(
     levels = [y_scale(mark.value) for mark in marks]
     placed = spread_labels([*heights, *levels], plate.y1 + 4, plate.y0, LABEL_HEIGHT)
     right = max(x_scale(one.points[-1].x) for one in drawn)
-    x_values = whole_ticks(x_scale.low, x_scale.high, most=3 if x_words else 5)
+    x_values = _x_ticks(x_scale, counts=x_counts, most=3 if x_words else 5)
+    x_labels = [x_words(x) for x in x_values] if x_words else _x_labels(x_values, counts=x_counts)
     return Chart(
         key=key,
         title=title,
@@ -291,17 +298,36 @@ def line_chart(
             DrawnMark(mark.name, mark.tone, y, label_y)
             for mark, y, label_y in zip(marks, levels, placed[len(drawn) :], strict=True)
         ],
-        x_ticks=[Tick(x_scale(x), x_words(x) if x_words else plain(x, 4)) for x in x_values],
+        x_ticks=[Tick(x_scale(x), label) for x, label in zip(x_values, x_labels, strict=True)],
         y_ticks=[
             Tick(y_scale(value), label)
             for value, label in zip(y_values, tick_labels(y_values), strict=True)
         ],
         zero=y_scale(0.0) if y_values[0] <= 0 <= y_values[-1] else None,
-        head=_head(kept, x_name),
-        rows=_rows(kept, x_words),
+        head=_head(_tabled(kept), x_name),
+        rows=_rows(_tabled(kept), x_words),
         note=note,
         says=_says(title, unit, drawn),
     )
+
+
+def _tabled(series: Sequence[Series]) -> list[Series]:
+    return [one for one in series if one.tabled]
+
+
+def _x_ticks(scale: _Scale, *, counts: bool, most: int) -> list[float]:
+    """Round values inside the axis: whole ones where it counts."""
+    if counts:
+        return whole_ticks(scale.low, scale.high, most)
+    slack = 1e-9 * (scale.high - scale.low)
+    low, high = scale.low - slack, scale.high + slack
+    return [value for value in ticks(scale.low, scale.high, most) if low <= value <= high]
+
+
+def _x_labels(values: Sequence[float], *, counts: bool) -> list[str]:
+    if not values:
+        return []
+    return [plain(x, 4) for x in values] if counts else tick_labels(values)
 
 
 def _inside(points: Sequence[Point], within: tuple[float, float] | None) -> list[Point]:
@@ -367,9 +393,9 @@ def _draw(one: Series, x_scale: _Scale, y_scale: _Scale, label_x: float, label_y
         name=one.name,
         tone=one.tone,
         dashed=one.dashed,
-        path=polyline(places),
+        path="" if one.scattered else polyline(places),
         band=_band(one.points, x_scale, y_scale),
-        dots=places if len(places) <= 20 else [],
+        dots=places if one.scattered or len(places) <= 20 else [],
         end=places[-1],
         label_x=label_x,
         label_y=round(label_y, 2),

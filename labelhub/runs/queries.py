@@ -154,6 +154,17 @@ def report_figures(run: Run) -> list[tuple[str, float]]:
     return [(name, value) for name, value in values if value is not None]
 
 
+def newest_test_of(version: ModelVersion, project: Project) -> Run | None:
+    """The last finished evaluation in which this version was what was tested."""
+    tested = Run.objects.filter(project=project, stage=Run.Stage.EVALUATE, state=Run.State.FINISHED)
+    role = "reward" if version.kind == "reward" else "policy"
+    runs = tested.filter(model_inputs__version=version, model_inputs__role=role)
+    if version.kind == "reward":
+        # Where policies are compared the reward model is the judge.
+        runs = runs.exclude(model_inputs__role="policy")
+    return runs.order_by("-pk").first()
+
+
 def samples_of(run: Run) -> list[Sample]:
     """The newest answers that the policy in training wrote to the run's fixed prompts."""
     newest = RunEvent.objects.filter(run=run, kind="sample").order_by("-offset").first()

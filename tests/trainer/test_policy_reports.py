@@ -113,7 +113,7 @@ def test_the_frontier_doubles_its_steps(most: int, steps: list[int]) -> None:
 
 
 def test_one_answer_has_a_frontier_of_one_point() -> None:
-    found = frontier(two_prompts([[1.0], [3.0]]))
+    found = frontier(np.array([[1.0], [3.0]]))
     assert [point["score"] for point in found["points"]] == [2.0]
     assert found["score_fit"] is None
 

@@ -18,14 +18,15 @@ Choices
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from datasets import Dataset, disable_progress_bars
+from numpy.typing import NDArray
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -43,8 +44,10 @@ from trainer.modeling import (
     save_adapter,
     start,
 )
+from trainer.policy_reports import frontier
 from trainer.rollout import answer_seed
 from trainer.scoring import load_judge
+from trainer.statistics import best_of_kl, bootstrap_mean, paired_bootstrap
 from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
 from trainer.types import RunContext
 
@@ -98,14 +101,14 @@ def run(context: RunContext) -> dict[str, Any]:
     finished.load_state_dict(merged_state(model))
     seed = context.spec.seed
     tried = trials.try_out(finished, tokenizer, judge, kept_out, config.answers, seed, config)
-    before = [one["score"] for one in lines if prompt_hash(one["prompt"]) in hidden]
+    untuned = [one["score"] for one in lines if prompt_hash(one["prompt"]) in hidden]
     report = {
         "stage": "bestofn",
         **figures(lines, winners, config.answers),
+        "frontier": frontier(scores_by_prompt(untuned or [one["score"] for one in lines], config)),
         "train_prompts": len(learned),
         "heldout_prompts": len(kept_out),
-        "score_before": mean(before),
-        "score_after": tried.mean,
+        **heldout_figures(scores_by_prompt(untuned, config), tried.by_prompt(config.answers)),
         "kl": trials.kl(finished, base, tokenizer, kept_out, tried, config),
         "steps": fit.state.global_step,
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
@@ -167,6 +170,8 @@ def write_all(
                 "logprob": round(one.logprob, 5),
                 "tokens": len(one.ids),
                 "finished": one.finished,
+                "seed": one.seed,
+                "temperature": config.temperature,
                 "ids": one.ids,
             }
             for prompt, one, text, score in zip(asked, sampled, texts, scores, strict=True)
@@ -201,7 +206,7 @@ def figures(
         "mean_score": average,
         "best_score": best,
         "gain": None if average is None or best is None else best - average,
-        "kl_bound": math.log(n) - (n - 1) / n,
+        "kl_bound": best_of_kl(n),
         "kl_bound_source": KL_BOUND,
         "length": mean([line["tokens"] for line in lines]),
         "eos_rate": mean([line["finished"] for line in lines]),
@@ -211,6 +216,27 @@ def figures(
 def mean(values: Sequence[float]) -> float | None:
     """Their mean; None for none."""
     return sum(values) / len(values) if values else None
+
+
+def scores_by_prompt(scores: Sequence[float], config: BestOfNConfig) -> NDArray[np.float64]:
+    """Scores of the answers, prompt after prompt, as (p, n)."""
+    return np.array(scores, dtype=np.float64).reshape(-1, config.answers)
+
+
+def heldout_figures(untuned: NDArray[np.float64], tuned: Sequence[float]) -> dict[str, Any]:
+    """What the tuned policy gained on held-out prompts, with an interval over them.
+
+    `untuned` (p, n) are scores of answers, `tuned` (p,) the means of as many.
+    """
+    gain = paired_bootstrap(untuned.mean(1), tuned) if len(untuned) else None
+    around = bootstrap_mean(tuned)
+    return {
+        "score_before": float(untuned.mean()) if untuned.size else None,
+        "score_after": mean(tuned),
+        "score_after_ci95": around.ci95 if around else None,
+        "heldout_gain": gain.value if gain else None,
+        "ci95_of_heldout_gain": gain.ci95 if gain else None,
+    }
 
 
 # --- learning ---------------------------------------------------------------------------------

@@ -188,7 +188,6 @@ class Choice:
 
 def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     """Learn from pairs of answers."""
-
     # 1. read what people ranked
     training, heldout = read_data(context, config)
 
@@ -391,7 +390,6 @@ def tell_answers(opened: Opened, model: Any, rankings: Sequence[Ranking], step: 
 
 def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     """Learn from scored answers of the policy's own."""
-
     # 1. read what is asked
     training, heldout = split_by_prompt(
         read_prompts(context.input("prompts")), config.heldout_fraction

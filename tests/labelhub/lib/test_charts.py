@@ -129,6 +129,27 @@ def test_room_is_left_for_the_steps_to_come() -> None:
     assert chart.series[0].label_x == 132.25
 
 
+def test_scattered_points_are_not_joined_and_a_computed_curve_is_not_tabled() -> None:
+    points = [Point(0, 1), Point(0.5, 2), Point(1, 3)]
+    chart = line_chart(
+        "k",
+        [
+            Series("steps", points, scattered=True),
+            Series("fit", [Point(0, 1), Point(0.25, 1.5), Point(1, 3)], "b", tabled=False),
+        ],
+        title="t",
+        x_counts=False,
+    )
+    assert chart is not None
+    steps, fit = chart.series
+    assert steps.path == ""
+    assert len(steps.dots) == 3
+    assert fit.path.startswith("M")
+    assert [tick.label for tick in chart.x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    assert chart.head == ["", "steps"]
+    assert [row[0] for row in chart.rows] == ["0", "0.5", "1"]
+
+
 def test_nothing_to_draw_is_no_chart() -> None:
     assert line_chart("k", [Series("a", [])], title="t") is None
     assert dot_plot("k", [], title="t") is None
