@@ -270,18 +270,30 @@ class RewardConfig(CheckpointedConfig):
     token_budget: int = knob(1024, "tokens that go through the model at once", low=8)
     loss: str = knob(
         "pairs",
-        "pairs: Bradley-Terry on all pairs of a ranking; plackett_luce: the order as a whole",
-        choices=("pairs", "plackett_luce"),
+        "pairs: Bradley-Terry on all pairs of a ranking; davidson: the same with a probability of "
+        "its own for ties; plackett_luce: the order as a whole",
+        choices=("pairs", "davidson", "plackett_luce"),
     )
     ties: str = knob(
-        "half", "a tie counts as target one half, or is dropped", choices=("half", "drop")
+        "half",
+        "loss pairs: a tie counts as target one half, or is dropped",
+        choices=("half", "drop"),
     )
     ensemble: int = knob(
         1,
-        "heads that learn from the same states, each from rankings weighed at random; their "
-        "disagreement tells what to rank next",
+        "members, each of which learns from rankings weighed at random; their disagreement tells "
+        "what to rank next",
         low=1,
         high=64,
+    )
+    ensemble_kind: str = knob(
+        "heads",
+        "what a member has of its own: a head on the same states, which costs next to nothing, or "
+        "an adapter as well (lora), which costs a pass of its own",
+        choices=("heads", "lora"),
+    )
+    layers: int = knob(
+        0, "first layers of the base that are kept; the others are cut off; 0 keeps all", low=0
     )
     margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)
     centre: float = knob(0.0, "weight of the pull of scores towards 0", low=0)
@@ -290,9 +302,33 @@ class RewardConfig(CheckpointedConfig):
     lora_alpha: float = knob(
         32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
     )
+    lora_layers: int = knob(
+        0,
+        "top layers that get an adapter; what those below give is computed once; 0: all layers",
+        low=0,
+    )
+    lower_mib: int = knob(
+        2048,
+        "memory for what the layers below the adapter give, kept for all epochs; what does not "
+        "fit is computed anew in each step",
+        low=0,
+    )
     weight_decay: float = knob(0.0, "weight decay", low=0)
     grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ensemble > 1 and self.ensemble_kind == "lora" and not self.lora:
+            raise SpecError(
+                "spec.json: config.ensemble_kind of stage “reward” is “lora”, but config.lora is "
+                "false; choose heads, or train adapters."
+            )
+        if self.loss == "davidson" and self.ties == "drop":
+            raise SpecError(
+                "spec.json: config.ties of stage “reward” is “drop”, but the loss davidson learns "
+                "from ties; take the loss pairs to leave them out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

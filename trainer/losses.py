@@ -6,9 +6,9 @@ answer of a ranking is encoded once and all its C(K,2) pairs are ONE element of 
     loss(ranking) = 1/|pairs| · Σ_(i better than j)  −log σ(r_i − r_j − margin · gap_ij)
 
 Additions
-- A tie is an observation with target ½: −½ log σ(d) − ½ log σ(−d), which is least at d = 0 (Rao &
-  Kupper 1967 and Davidson 1970 give ties a parameter of their own; ½ needs none). `ties="drop"`
-  leaves them out.
+- A tie is an observation with target ½: −½ log σ(d) − ½ log σ(−d), which is least at d = 0.
+  `ties="drop"` leaves them out. Davidson (1970) gives them a parameter ν of their own, learned
+  beside the scores: `log_nu`.
 - gap: how much better people said an answer is; the margin of Llama 2 (Touvron et al. 2023, eq. 2).
   Ties have none.
 - centring: mean of (r_i + r_j)² over the pairs (Eisenstein et al. 2023) keeps scores near 0, which
@@ -19,6 +19,7 @@ Additions
 Not here: models, reduction over devices.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -37,14 +38,18 @@ def ranking_losses(
     ties: Ties = "half",
     margin: float = 0.0,
     centring: float = 0.0,
+    log_nu: Tensor | None = None,
 ) -> Tensor:
-    """Bradley–Terry loss of each ranking, unweighted: (g,).
+    """Bradley–Terry loss of each ranking, or Davidson's with `log_nu`, unweighted: (g,).
 
-    Notation: n answers, p pairs, g rankings; scores (n,). A ranking without a pair that counts has
-    loss 0.
+    Notation: n answers, p pairs, g rankings; scores (n,), log_nu a scalar. A ranking without a pair
+    that counts has loss 0.
     """
     better, worse = scores[pairs.better], scores[pairs.worse]  # (p,)
-    loss = pair_losses(better - worse, pairs, margin=margin)
+    if log_nu is None:
+        loss = pair_losses(better - worse, pairs, margin=margin)
+    else:
+        loss = davidson_losses(better - worse, pairs, log_nu, margin=margin)
     if centring:
         loss = loss + centring * (better + worse) ** 2
     counts = torch.ones_like(loss) if ties == "half" else (~pairs.tied).to(loss.dtype)
@@ -59,6 +64,30 @@ def pair_losses(difference: Tensor, pairs: Pairs, *, margin: float = 0.0) -> Ten
     untied = -logsigmoid(difference - margin * pairs.gap)
     tied = -0.5 * (logsigmoid(difference) + logsigmoid(-difference))
     return torch.where(pairs.tied, tied, untied)
+
+
+def davidson_losses(
+    difference: Tensor, pairs: Pairs, log_nu: Tensor, *, margin: float = 0.0
+) -> Tensor:
+    """−log-likelihood of each pair where a tie has a probability of its own: (p,) → (p,).
+
+    Davidson (1970), π = e^r: P(i before j) = π_i / (π_i + π_j + ν√(π_i π_j)) and
+    P(tie) = ν√(π_i π_j) / (the same). Both divided by √(π_i π_j), with d = r_i − r_j:
+        e^{d/2} / (e^{d/2} + e^{−d/2} + ν)   and   ν / (e^{d/2} + e^{−d/2} + ν)
+    As ν → 0 an untied pair has the loss of Bradley and Terry.
+    """
+    d = torch.where(pairs.tied, difference, difference - margin * pairs.gap)
+    log_sum = torch.logaddexp(torch.logaddexp(d / 2, -d / 2), log_nu)
+    return log_sum - torch.where(pairs.tied, log_nu, d / 2)
+
+
+def first_log_nu(tied: int, pairs: int) -> float:
+    """log ν from the share of ties s among pairs, as if all scores were equal: ν = 2s / (1 − s).
+
+    Half a tie and half an untied pair are added, so that none of either is no infinity.
+    """
+    share = (tied + 0.5) / (pairs + 1)
+    return math.log(2 * share / (1 - share))
 
 
 def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:

@@ -282,10 +282,20 @@ def load_policy(path: Path, placement: Placement) -> PreTrainedModel:
 
 
 def load_reward(
-    path: Path, placement: Placement, *, fresh_head: bool = False, pad_token_id: int | None = None
+    path: Path,
+    placement: Placement,
+    *,
+    fresh_head: bool = False,
+    pad_token_id: int | None = None,
+    layers: int = 0,
 ) -> PreTrainedModel:
-    """A model with one score as its output, frozen; `fresh_head` takes a base that has none."""
-    settings = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
+    """A model with one score as its output, frozen; `fresh_head` takes a base that has none.
+
+    With `layers` only so many of its first layers are kept.
+    """
+    settings: dict[str, Any] = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
+    if layers:
+        settings |= first_layers(path, layers)
     model, missing = _load(
         AutoModelForSequenceClassification, path, placement, num_labels=1, **settings
     )
@@ -296,9 +306,27 @@ def load_reward(
     return model
 
 
+def first_layers(path: Path, layers: int) -> dict[str, Any]:
+    """Settings that load only the first layers of a model."""
+    check_model_folder(path)
+    body = json.loads((path / "config.json").read_text("utf-8"))
+    count = body.get("num_hidden_layers")
+    if not isinstance(count, int) or layers > count:
+        raise RunError(
+            f"The base has {count if isinstance(count, int) else 'no stack of'} layers, so not "
+            f"the first {layers} of them can be kept; lower config.layers or set it to 0."
+        )
+    settings: dict[str, Any] = {"num_hidden_layers": layers}
+    if isinstance(body.get("layer_types"), list):
+        settings["layer_types"] = body["layer_types"][:layers]
+    return settings
+
+
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder; padding must differ from end-of-text, or ends would be
     masked away.
+
+    An encoder's tokenizer knows no end of a text; there the separator ends an answer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -309,6 +337,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         raise RunError(
             f"The tokenizer in {path} cannot be loaded ({reason}); restore it."
         ) from error
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
+        tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token_id is None:
         raise RunError(f"The tokenizer in {path} has no end-of-text token; set its eos_token.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -800,6 +830,16 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
     return state
 
 
+@torch.no_grad()
+def merge(model: PreTrainedModel) -> None:
+    """Make the adapted model the plain one that computes the same, in place."""
+    for name, layer in lora_layers(model).items():
+        owner, _, leaf = name.rpartition(".")
+        plain = layer.base_layer
+        plain.weight.data = merged_weight(layer)
+        setattr(model.get_submodule(owner), leaf, plain)
+
+
 def save_merged(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """The plain model with its tokenizer, as `from_pretrained` loads it."""
     model.save_pretrained(str(folder), state_dict=merged_state(model))
@@ -816,18 +856,28 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
     }
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config[ADAPTER]
-    plain = LoraConfig(
+    write_adapter_config(
+        folder,
         task_type="CAUSAL_LM",
-        inference_mode=True,
         base_model_name_or_path=base,
         r=config.r,
         lora_alpha=config.lora_alpha,
-        lora_dropout=0.0,
-        bias="none",
+        targets=list(config.target_modules),
         fan_in_fan_out=config.fan_in_fan_out,
     )
+
+
+def write_adapter_config(folder: Path, *, targets: Sequence[str], r: int, **settings: Any) -> None:
+    """adapter_config.json of a finished adapter; without lora_alpha its scale is 1."""
+    plain = LoraConfig(
+        r=r,
+        inference_mode=True,
+        lora_dropout=0.0,
+        bias="none",
+        **({"lora_alpha": r} | settings),
+    )
     # peft keeps the targets as a set, whose order differs from process to process
-    body = plain.to_dict() | {"target_modules": sorted(config.target_modules)}
+    body = plain.to_dict() | {"target_modules": sorted(targets)}
     text = json.dumps(body, indent=1, sort_keys=True, default=str)
     (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
 

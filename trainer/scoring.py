@@ -12,12 +12,17 @@ Choices
 - The heads of an ensemble share one trunk, so all of them cost one forward pass. They lie in
   `ensemble.safetensors`; the model's own head is their mean, which scores as the mean of their
   scores does, since heads are linear.
+- An ensemble of adapters costs a pass each. The model itself is the first member; what the others
+  differ by lies in `members/1` and so on, each an adapter with a head that peft puts on the model.
 Not here: training (stages/reward.py), what PPO adds to a score (rewards.py).
 """
+
+from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from trainer.data import Messages, length_buckets
 from trainer.events import RunError
@@ -41,21 +47,27 @@ from trainer.modeling import (
     longest_context,
     packed,
     shares_prompts,
+    write_adapter_config,
 )
 from trainer.types import Batch
 
 NORMALISATION = "normalisation.json"
 ENSEMBLE = "ensemble.safetensors"
+MEMBERS = "members"
 
 Row = tuple[list[int], list[list[int]]]  # prompt tokens, tokens of each answer with its end
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Mean and standard deviation of the raw scores of the reference answers."""
+    """Mean and standard deviation of the raw scores of the reference answers.
+
+    With `temperature` a raw difference becomes a probability: σ((r_i − r_j) / temperature).
+    """
 
     mean: float = 0.0
     std: float = 1.0
+    temperature: float = 1.0
 
     def apply(self, raw: float) -> float:
         return (raw - self.mean) / self.std
@@ -79,11 +91,12 @@ def read_normalisation(folder: Path) -> Normalisation:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         mean, std = float(body["mean"]), float(body["std"])
+        temperature = float(body.get("temperature", 1.0))
     except (OSError, ValueError, KeyError, TypeError):
         raise RunError(f"{path} is damaged; restore the reward model from its run.") from None
-    if not (math.isfinite(mean) and 0 < std < math.inf):
+    if not (math.isfinite(mean) and 0 < std < math.inf and 0 < temperature < math.inf):
         raise RunError(f"{path} holds no usable mean and std; train the reward model again.")
-    return Normalisation(mean, std)
+    return Normalisation(mean, std, temperature)
 
 
 @dataclass
@@ -95,6 +108,14 @@ class Judge:
     normalisation: Normalisation
     max_length: int
     members: nn.Linear | None = None  # the heads of an ensemble, d → M
+    adapters: Sequence[Member] = ()  # or its further members, beside the model itself
+
+    @property
+    def size(self) -> int:
+        """Members of the ensemble; 0 for a model that is none."""
+        if self.members is not None:
+            return int(self.members.out_features)
+        return len(self.adapters) + 1 if self.adapters else 0
 
     def row(self, messages: Messages, texts: Sequence[str]) -> Row:
         """Tokens of a prompt and of its answers, each closed by end-of-text."""
@@ -106,8 +127,14 @@ def load_judge(path: Path, placement: Placement, max_length: int) -> Judge:
     tokenizer = load_tokenizer(path)
     model = load_reward(path, placement, pad_token_id=tokenizer.pad_token_id)
     window = min(max_length, longest_context(model))
-    members = read_members(path, score_head(model))
-    return Judge(model, tokenizer, read_normalisation(path), window, members)
+    return Judge(
+        model,
+        tokenizer,
+        read_normalisation(path),
+        window,
+        read_members(path, score_head(model)),
+        read_adapters(path, model),
+    )
 
 
 def make_members(head: Any, count: int) -> nn.Linear:
@@ -141,6 +168,100 @@ def read_members(folder: Path, head: Any) -> nn.Linear | None:
             f"{path} does not fit the model beside it; restore the reward model from its run."
         ) from None
     return members.requires_grad_(False)
+
+
+# members that are adapters ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What one member of an ensemble differs by from the model that it is put on."""
+
+    low: dict[str, tuple[Tensor, Tensor]]  # layer → A (r, in), B (out, r); ΔW = B A
+    whole: dict[str, Tensor]  # weights outside the trunk, which it has of its own
+
+
+@contextmanager
+@torch.no_grad()
+def speaking(model: Any, member: Member) -> Iterator[None]:
+    """Within, the model is this member: W + B A in the model's number format, and its own head."""
+    own: list[tuple[nn.Parameter, Tensor]] = []
+
+    def put(name: str, tensor: Tensor) -> None:
+        parameter = model.get_parameter(name)
+        own.append((parameter, parameter.data))
+        parameter.data = tensor.to(parameter.device, parameter.dtype)
+
+    for layer, (a, b) in member.low.items():
+        weight = model.get_parameter(f"{layer}.weight")
+        delta = b.to(weight.device) @ a.to(weight.device)
+        turned = isinstance(model.get_submodule(layer), Conv1D)  # keeps (in, out)
+        put(f"{layer}.weight", weight.float() + (delta.T if turned else delta))
+    for name, tensor in member.whole.items():
+        put(name, tensor)
+    try:
+        yield
+    finally:
+        for parameter, tensor in own:
+            parameter.data = tensor
+
+
+def write_adapters(members: Sequence[Member], model: Any, folder: Path) -> None:
+    """Keep the further members beside the model, each as peft loads it on that model."""
+    heads = sorted({name.split(".")[0] for member in members for name in member.whole})
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    for number, member in enumerate(members, 1):
+        place = folder / MEMBERS / str(number)
+        place.mkdir(parents=True)
+        state = {}
+        for layer, (a, b) in member.low.items():
+            state[f"base_model.model.{layer}.lora_A.weight"] = a.contiguous()
+            state[f"base_model.model.{layer}.lora_B.weight"] = b.contiguous()
+        for name, tensor in member.whole.items():
+            state[f"base_model.model.{name}"] = tensor.contiguous()
+        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_adapter_config(
+            place,
+            task_type="SEQ_CLS",
+            r=len(next(iter(member.low.values()))[0]),
+            targets=list(member.low),
+            modules_to_save=heads,
+            fan_in_fan_out=transposed,
+        )
+
+
+def read_adapters(folder: Path, model: Any) -> list[Member]:
+    """What `write_adapters` left, nothing for a model that stands alone."""
+    members = []
+    number = 1
+    while (folder / MEMBERS / str(number)).is_dir():
+        path = folder / MEMBERS / str(number) / "adapter_model.safetensors"
+        try:
+            members.append(_member(load_file(path), model))
+        except (SafetensorError, OSError, KeyError, AttributeError, RuntimeError):
+            raise RunError(
+                f"{path} does not fit the model beside it; restore the reward model from its run."
+            ) from None
+        number += 1
+    return members
+
+
+def _member(state: dict[str, Tensor], model: Any) -> Member:
+    low: dict[str, tuple[Tensor, Tensor]] = {}
+    whole: dict[str, Tensor] = {}
+    for key in sorted(state):
+        name = key.removeprefix("base_model.model.")
+        if name.endswith(".lora_A.weight"):
+            layer = name.removesuffix(".lora_A.weight")
+            model.get_submodule(layer)
+            low[layer] = (state[key], state[key.replace("lora_A", "lora_B")])
+        elif not name.endswith(".lora_B.weight"):
+            model.get_parameter(name)
+            whole[name] = state[key]
+    return Member(low, whole)
+
+
+# rows ---------------------------------------------------------------------------------------------
 
 
 def encode(tokenizer: Any, messages: Messages, texts: Sequence[str]) -> Row:
@@ -288,15 +409,29 @@ def judge_answers(
             rows.extend(split(cut))
     if not rows:
         return []
-    found = dict(
-        score_rows(
-            judge.model,
-            rows,
-            pad=judge.tokenizer.pad_token_id,
-            token_budget=token_budget,
-            members=judge.members,
-            after_batch=after_batch,
-        )
-    )
-    scores = torch.cat([found[index] for index in range(len(rows))]).cpu()
+    passes: list[AbstractContextManager[None]] = [
+        nullcontext(),
+        *(speaking(judge.model, member) for member in judge.adapters),
+    ]
+    columns = []
+    for number, as_member in enumerate(passes):
+
+        def after(done: int, before: int = number * len(rows)) -> None:
+            after_batch((before + done) // len(passes))
+
+        with as_member:
+            found = dict(
+                score_rows(
+                    judge.model,
+                    rows,
+                    pad=judge.tokenizer.pad_token_id,
+                    token_budget=token_budget,
+                    members=judge.members,
+                    after_batch=after,
+                )
+            )
+        columns.append(torch.cat([found[index] for index in range(len(rows))]).cpu())
+    if judge.adapters:  # the model itself is the first member
+        columns.insert(0, columns[0])
+    scores = torch.cat(columns, dim=1)
     return list(scores.split([len(texts) for _, texts in asked]))

@@ -28,6 +28,7 @@ from trainer.events import RunError, Stopped
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.reports import ensemble_report
 from trainer.scoring import Normalisation
+from trainer.stages import reward
 from trainer.stages.reward import bootstrap_shares, ensemble_loss
 
 QUICK: dict[str, Any] = {
@@ -117,7 +118,7 @@ def test_it_refuses_a_model_that_has_no_single_linear_head(tmp_path: Path) -> No
     )  # fmt: skip
     BertForMaskedLM(config).save_pretrained(str(path))
     tiny_tokenizer().save_pretrained(str(path))
-    with pytest.raises(RunError, match=r"set config\.ensemble to 1"):
+    with pytest.raises(RunError, match=r"config\.ensemble_kind to lora"):
         train(tmp_path / "run", path, ranking_lines(8), ensemble=2)
 
 
@@ -264,6 +265,81 @@ def test_an_ensemble_can_be_trained_further(learned: Path, tmp_path: Path) -> No
     )
 
 
+# members that are adapters
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three adapters on 80 rankings."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return train(folder, base, ranking_lines(80), ensemble=3, ensemble_kind="lora", epochs=3)
+
+
+def test_adapters_learn_and_say_what_they_think(adapters: Path) -> None:
+    own = report_of(adapters)["ensemble"]
+    assert (own["members"], own["kind"]) == (3, "lora")
+    assert min(own["pair_accuracy"]) > 0.6
+    assert own["spread"] > 0.05
+    assert own["pair_accuracy"][0] == report_of(adapters)["pair_accuracy"]  # the first is the model
+    assert "members/1" in (adapters / "out" / "README.md").read_text()
+    assert not verify_manifest(adapters / "out")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+@torch.no_grad()
+def test_transformers_and_peft_alone_read_every_member(adapters: Path) -> None:
+    from peft import PeftModel
+
+    out = adapters / "out"
+    tokenizer = AutoTokenizer.from_pretrained(str(out))
+    _, heldout = split_by_prompt(read_rankings(adapters / "data" / "rankings.jsonl"), 0.2)
+    scale = json.loads((out / "normalisation.json").read_text())
+    lines = {x["id"]: x for x in read_lines(out / "heldout_scores.jsonl")}
+    for number in range(3):
+        model = AutoModelForSequenceClassification.from_pretrained(str(out))
+        if number:
+            model = PeftModel.from_pretrained(model, str(out / "members" / str(number)))
+        for ranking in heldout[:3]:
+            for answer, text in zip(ranking.answer_ids, ranking.texts, strict=True):
+                turns = [*ranking.messages, {"role": "assistant", "content": text}]
+                ids = torch.tensor([tokenizer.apply_chat_template(turns, return_dict=False)])
+                raw = model(input_ids=ids).logits[0, 0].item()
+                wanted = (raw - scale["mean"]) / scale["std"]
+                assert lines[answer]["members"][number] == pytest.approx(wanted, abs=1e-3)
+                if not number:
+                    assert lines[answer]["score"] == lines[answer]["members"][0]
+
+
+def test_score_gives_what_the_run_itself_found(adapters: Path, tmp_path: Path) -> None:
+    _, heldout = split_by_prompt(read_rankings(adapters / "data" / "rankings.jsonl"), 0.2)
+    lines = [
+        {"id": answer, "prompt": list(ranking.messages), "text": text}
+        for ranking in heldout
+        for answer, text in zip(ranking.answer_ids, ranking.texts, strict=True)
+    ]
+    answers = write_lines(tmp_path / "answers.jsonl", lines)
+    run = make_run(tmp_path / "run", "score", {"reward": adapters / "out", "answers": answers})
+    assert run_here(run)["members"] == 3
+    wanted = {x["id"]: x["members"] for x in read_lines(adapters / "out" / "heldout_scores.jsonl")}
+    for line in read_lines(run / "out" / "scores.jsonl"):
+        assert line["members"] == pytest.approx(wanted[line["id"]], abs=1e-4)
+
+
+def test_the_first_adapter_learns_as_if_it_were_alone(base: Path, tmp_path: Path) -> None:
+    """With every ranking counting once for each member, the company of others changes nothing."""
+
+    def ones(rankings: int, members: int, seed: int) -> torch.Tensor:
+        return torch.ones(rankings, members)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reward, "bootstrap_shares", ones)
+        lines = ranking_lines(16)
+        several = train(tmp_path / "several", base, lines, ensemble=2, ensemble_kind="lora")
+    alone = train(tmp_path / "alone", base, lines)
+    for name, tensor in weights(alone).items():
+        assert torch.equal(tensor, weights(several)[name]), name
+
+
 # stopping and going on
 
 
@@ -272,8 +348,10 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path): sha256_file(out / path) for path in files_of(out)}
 
 
-def test_it_resumes_bit_for_bit(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["heads", "lora"])
+def test_it_resumes_bit_for_bit(base: Path, tmp_path: Path, kind: str) -> None:
     config = QUICK | {"ensemble": 3, "checkpoint_every": 2, "heldout_fraction": 0.01}
+    config |= {"ensemble_kind": kind}
     straight, halted = (
         make_run(
             tmp_path / name,
@@ -287,7 +365,11 @@ def test_it_resumes_bit_for_bit(base: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match=r"after [1-5] of 6 steps"):
         run_here(halted, StopAt(3))
     saved = max((halted / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
-    assert load_file(saved / "state.safetensors")["model.members.weight"].shape == (3, 32)
+    kept = load_file(saved / "state.safetensors")
+    if kind == "heads":
+        assert kept["model.members.weight"].shape == (3, 32)
+    else:
+        assert {"model.score.weight", "model.member_2.score.weight"} <= set(kept)
     run_here(halted)
     assert [event["step"] for event in events_of(halted, "metric")] == [1, 2, 3, 4, 5, 6]
     assert hashes(halted) == hashes(straight)
@@ -330,7 +412,7 @@ def test_scores_come_with_those_of_the_members(double: Path, tmp_path: Path) -> 
     # two members lie as far from their mean as the score lies from −2
     spread = sum(line["score"] + 2 for line in lines) / 2
     assert report["member_spread"] == pytest.approx(spread, abs=1e-4)
-    assert report["normalisation"] == {"mean": 1.0, "std": 0.5}
+    assert report["normalisation"] == {"mean": 1.0, "std": 0.5, "temperature": 1.0}
 
 
 def test_a_model_with_one_head_has_scores_alone(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from trainer.data import Pairs, Ranking, pairs_of
-from trainer.losses import pair_losses, plackett_luce_loss, ranking_losses, weighted_sum
+from trainer.losses import (
+    davidson_losses,
+    first_log_nu,
+    pair_losses,
+    plackett_luce_loss,
+    ranking_losses,
+    weighted_sum,
+)
 
 
 def ranking(*ranks: int, gaps: tuple[float, ...] = (), weight: float = 1.0) -> Ranking:
@@ -130,6 +137,48 @@ def test_a_weight_of_two_is_the_same_ranking_twice() -> None:
     a = weighted_sum(ranking_losses(torch.tensor([0.4, 1.0, 0.4, 1.0]), twice), twice.weight)
     b = weighted_sum(ranking_losses(torch.tensor([0.4, 1.0]), heavy), heavy.weight)
     assert float(a) == pytest.approx(float(b))
+
+
+# Davidson's ties
+
+
+def test_davidson_gives_a_tie_a_probability_of_its_own() -> None:
+    # π = 4 and 1, so √(π π') = 2; ν = ½: P(first) = 4/(4 + 1 + ½·2) = 4/6, P(second) = 1/6,
+    # P(tie) = 1/6; e^{d/2} = √4
+    d, log_nu = torch.tensor([math.log(4.0)]), torch.tensor(0.5).log()
+    untied, tie = pairs_of([ranking(1, 2)]), pairs_of([ranking(1, 1)])
+    assert float(davidson_losses(d, untied, log_nu)) == pytest.approx(-math.log(4 / 6), abs=1e-6)
+    assert float(davidson_losses(-d, untied, log_nu)) == pytest.approx(-math.log(1 / 6), abs=1e-6)
+    assert float(davidson_losses(d, tie, log_nu)) == pytest.approx(-math.log(1 / 6), abs=1e-6)
+    assert float(davidson_losses(-d, tie, log_nu)) == pytest.approx(-math.log(1 / 6), abs=1e-6)
+
+
+def test_davidson_without_ties_becomes_bradley_and_terry() -> None:
+    pairs = pairs_of([ranking(1, 2, 3, gaps=(1.0, 2.0))])
+    scores = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    nothing = torch.tensor(-40.0, dtype=torch.float64)
+    found = ranking_losses(scores, pairs, margin=0.5, centring=0.1, log_nu=nothing)
+    assert torch.allclose(found, ranking_losses(scores, pairs, margin=0.5, centring=0.1))
+
+
+def test_the_share_of_ties_is_where_davidson_is_least() -> None:
+    """At equal scores P(tie) = ν/(2 + ν); of four pairs one tied: ν = 2 · ¼ / ¾ = 2/3."""
+    pairs = pairs_of([ranking(1, 1), ranking(1, 2), ranking(1, 2), ranking(1, 2)])
+    log_nu = torch.tensor(2 / 3).log().requires_grad_()
+    ranking_losses(torch.zeros(8), pairs, log_nu=log_nu).sum().backward()
+    assert log_nu.grad is not None
+    assert float(log_nu.grad) == pytest.approx(0.0, abs=1e-6)
+    # half a pair of either kind is added: (1 + ½) / (4 + 1) = 0.3, so ν = 0.6 / 0.7
+    assert first_log_nu(1, 4) == pytest.approx(math.log(6 / 7))
+    assert first_log_nu(0, 9) < -2 < 2 < first_log_nu(9, 9) < math.inf
+
+
+def test_davidson_does_not_overflow() -> None:
+    d = torch.tensor([900.0, -900.0], requires_grad=True)
+    losses = davidson_losses(d, pairs_of([ranking(1, 2), ranking(1, 1)]), torch.zeros(()))
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([0.0, 450.0])
+    assert torch.isfinite(d.grad).all()
 
 
 # Plackett–Luce

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.tiny import make_tiny
+from tests.tiny import make_tiny, tiny_config, tiny_tokenizer
 from tests.trainer.judging import (
     StopAt,
     events_of,
@@ -21,7 +21,8 @@ from tests.trainer.judging import (
     run_here,
     write_lines,
 )
-from trainer.data import DataError, read_rankings, split_by_prompt
+from trainer.config import RewardConfig, SpecError
+from trainer.data import DataError, pairs_of, read_rankings, split_by_prompt
 from trainer.events import RunError, Stopped
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.stages import reward
@@ -326,6 +327,8 @@ def test_a_ranking_of_weight_0_teaches_nothing(base: Path, tmp_path: Path) -> No
     [
         {"loss": "plackett_luce"},
         {"ties": "drop"},
+        {"loss": "davidson"},
+        {"loss": "davidson", "ensemble": 2, "margin": 0.5},
         {"lora": False, "lr": 1e-3},
         {"dtype": "bfloat16"},
         {"centre": 0.01, "margin": 0.5},
@@ -336,6 +339,156 @@ def test_other_settings_learn_too(base: Path, tmp_path: Path, config: dict[str, 
     report = run_here(run)
     assert report["train_pair_accuracy"] > 0.6
     assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+
+
+def test_davidson_tells_its_nu_and_goes_on_with_it(base: Path, tmp_path: Path) -> None:
+    config = {"loss": "davidson", "epochs": 2, "heldout_fraction": 0.01}
+    straight = small_run(tmp_path / "straight", base, **config)
+    report = run_here(straight)
+    pairs = pairs_of(read_rankings(straight / "data" / "rankings.jsonl"))
+    share = float(pairs.tied.float().mean())
+    assert 0.2 < share < 0.4
+    (nu,) = report["nu"]
+    assert 0.5 < nu / (2 * share / (1 - share)) < 2
+    halted = small_run(tmp_path / "halted", base, **config)
+    with pytest.raises(Stopped):
+        run_here(halted, StopAt(looks_in_steps(straight, 3)))
+    assert run_here(halted)["nu"] == report["nu"]
+    assert hashes(halted) == hashes(straight)
+
+
+# adapters on some layers, fewer layers
+
+
+def test_adapters_on_the_top_leave_the_layers_below_alone(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = small_run(tmp_path / "run", base, count=80, lora_layers=1, epochs=3)
+    assert run_here(run)["train_pair_accuracy"] > 0.6
+    before = dict(AutoModelForCausalLM.from_pretrained(str(base)).state_dict())
+    for name, tensor in weights(run).items():
+        if name != "score.weight":
+            moved = not torch.equal(tensor, before[name])
+            assert moved == ("layers.1." in name and name.endswith("proj.weight")), name
+
+
+def test_kept_lower_states_are_those_of_each_step(base: Path, tmp_path: Path) -> None:
+    kept = small_run(tmp_path / "kept", base, lora_layers=1, epochs=2)
+    anew = small_run(tmp_path / "anew", base, lora_layers=1, epochs=2, lower_mib=0)
+    run_here(kept)
+    run_here(anew)
+    one, other = weights(kept), weights(anew)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, other[name], atol=2e-4), name
+
+
+@pytest.mark.parametrize("more", [{"lora_layers": 1}, {"lora_layers": 1, "lower_mib": 0}])
+def test_it_resumes_above_known_states(base: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    config = {"epochs": 2, "heldout_fraction": 0.01, "checkpoint_every": 1} | more
+    straight = small_run(tmp_path / "straight", base, **config)
+    run_here(straight)
+    looks = looks_in_steps(straight, 6)
+    halted = small_run(tmp_path / "halted", base, **config)
+    for share in (0.5, 0.8):
+        with pytest.raises(Stopped):
+            run_here(halted, StopAt(int(share * looks)))
+    run_here(halted)
+    assert [event["step"] for event in events_of(halted, "metric")] == [1, 2, 3, 4, 5, 6]
+    assert hashes(halted) == hashes(straight)
+
+
+def test_the_first_layers_can_be_enough(base: Path, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", base, count=80, layers=1, epochs=3)
+    assert run_here(run)["train_pair_accuracy"] > 0.6
+    tokenizer, model = plain(run)
+    assert model.config.num_hidden_layers == len(model.model.layers) == 1
+    _, heldout = split_by_prompt(read_rankings(run / "data" / "rankings.jsonl"), 0.2)
+    scale = json.loads((run / "out" / "normalisation.json").read_text())
+    found = {x["id"]: x["score"] for x in read_lines(run / "out" / "heldout_scores.jsonl")}
+    for one in heldout[:3]:
+        raw = score_plainly(tokenizer, model, one.messages, one.texts)
+        for answer, score in zip(one.answer_ids, raw, strict=True):
+            assert found[answer] == pytest.approx((score - scale["mean"]) / scale["std"], abs=1e-4)
+
+
+# probabilities
+
+
+def test_the_report_says_how_well_it_is_calibrated(learned: Path) -> None:
+    report = report_of(learned)
+    scale = json.loads((learned / "out" / "normalisation.json").read_text())
+    assert scale["temperature"] == report["temperature"] > 0
+    assert 0 <= report["ece_calibrated"] < 0.3
+    assert "share of pairs" in (learned / "out" / "README.md").read_text()
+
+
+# encoders
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT whose tokenizer knows a separator and no end of text."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder")
+    inner = tiny_tokenizer().backend_tokenizer
+    start, end = inner.token_to_id("<user>"), inner.token_to_id("<end>")
+    inner.post_processor = TemplateProcessing(
+        single="<user> $A <end>", special_tokens=[("<user>", start), ("<end>", end)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", cls_token="<user>", sep_token="<end>"
+    )
+    assert tokenizer.eos_token is None
+    config = BertConfig(
+        vocab_size=tiny_config().vocab_size, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=48, max_position_embeddings=96, pad_token_id=0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
+    return path
+
+
+def test_an_encoder_learns_scores_and_is_tested(encoder: Path, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", encoder, count=120, epochs=5)
+    report = run_here(run)
+    assert report["train_pair_accuracy"] > 0.7
+    assert report["pair_accuracy"] > 0.6
+    tokenizer, model = plain(run)
+    rankings = read_rankings(run / "data" / "rankings.jsonl")
+    _, heldout = split_by_prompt(rankings, 0.2)
+    # transformers alone: the model of its own class on [CLS] prompt [SEP] answer [SEP], unpadded
+    scale = json.loads((run / "out" / "normalisation.json").read_text())
+    found = {x["id"]: x["score"] for x in read_lines(run / "out" / "heldout_scores.jsonl")}
+    for one in heldout[:4]:
+        asked = f"user: {one.messages[0]['content']}\n\nassistant:"
+        for answer, text in zip(one.answer_ids, one.texts, strict=True):
+            ids = tokenizer(asked)["input_ids"]
+            ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = torch.tensor([[*ids, tokenizer.sep_token_id]])
+            with torch.no_grad():
+                raw = model(input_ids=ids).logits[0, 0].item()
+            assert found[answer] == pytest.approx((raw - scale["mean"]) / scale["std"], abs=1e-3)
+    # the other stages read it, in batches with padding
+    lines = [
+        {"id": answer, "prompt": list(one.messages), "text": text}
+        for one in heldout
+        for answer, text in zip(one.answer_ids, one.texts, strict=True)
+    ]
+    answers = write_lines(tmp_path / "answers.jsonl", lines)
+    run_here(make_run(tmp_path / "score", "score", {"reward": run / "out", "answers": answers}))
+    scored = {x["id"]: x["score"] for x in read_lines(tmp_path / "score" / "out" / "scores.jsonl")}
+    assert scored == pytest.approx(found, abs=1e-3)
+    held = {one.answer_ids for one in heldout}
+    kept = [x for x in ranking_lines(120) if tuple(a["id"] for a in x["answers"]) in held]
+    path = write_lines(tmp_path / "heldout.jsonl", kept)
+    tested = run_here(
+        make_run(tmp_path / "test", "evaluate", {"reward": run / "out", "rankings": path})
+    )
+    assert tested["pair_accuracy"] == pytest.approx(report["pair_accuracy"], abs=1e-9)
 
 
 def test_a_reward_model_can_be_trained_further(learned: Path, tmp_path: Path) -> None:
@@ -388,6 +541,21 @@ def test_it_refuses_what_cannot_teach(base: Path, tmp_path: Path) -> None:
     assert "one single tie" in refused(base, tmp_path / "ties", ties)
     weightless = [{**line, "weight": 0} for line in ranking_lines(2)]
     assert "weight 0" in refused(base, tmp_path / "weightless", weightless)
+
+
+def test_it_refuses_more_layers_than_there_are(base: Path, tmp_path: Path) -> None:
+    sentence = refused(base, tmp_path / "run", ranking_lines(4), layers=3)
+    assert "has 2 layers" in sentence
+    assert "config.layers" in sentence
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"loss": "davidson", "ties": "drop"}, {"ensemble": 2, "ensemble_kind": "lora", "lora": False}],
+)
+def test_it_refuses_settings_that_contradict_each_other(config: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="but"):
+        RewardConfig.from_json(config)
 
 
 def test_it_names_file_and_line_of_a_broken_ranking(base: Path, tmp_path: Path) -> None:

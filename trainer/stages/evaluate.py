@@ -76,9 +76,8 @@ def test_reward(context: RunContext) -> dict[str, Any]:
 
     # 3. publish
     report = {"stage": "evaluate", **reward_report(rankings, raw, judge.normalisation)}
-    if judge.members is not None:
-        members = judge.members.out_features
-        report["ensemble"] = ensemble_report(rankings, found, judge.normalisation, members)
+    if judge.size:
+        report["ensemble"] = ensemble_report(rankings, found, judge.normalisation, judge.size)
     context.emit("metric", len(rankings), total=len(rankings), **_flat(report))
     publish(context.out, lambda folder: _write_report(folder, report))
     return report

@@ -11,13 +11,21 @@ Choices
 - The head starts as N(0, 1/√(d+1)) and is then scaled to a standard deviation of 1 on some training
   answers (Ziegler et al. 2019; "The N implementation details of RLHF with PPO", 2023), so that a
   learning rate means the same for every base.
-- An ensemble is M heads on the same states. Each has a start of its own and sees the rankings with
-  weights of its own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in
-  Osband et al. 2016). The loss is the mean over the heads; the model's head becomes their mean.
+- The members of an ensemble have a start of their own and see the rankings with weights of their
+  own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in Osband et al.
+  2016). Heads read the same states, and the loss is their mean; the model's head becomes their
+  mean. Or each member is an adapter with a head, on one frozen base, and learns as if alone; the
+  model is the first of them, the others lie beside it.
+- With `lora_layers` the layers below the adapter run once, without gradient, before training, and
+  what they give is kept as long as memory allows. A row's lower states are always computed in the
+  same company, so a resumed run has the same ones to the bit.
+- Davidson's ν (one a member) starts at the share of ties and is learned with the rest.
 - A ranking of weight 2 counts as the ranking twice, one of weight 0 as if it were not there.
 - Nothing is random but what follows from the seed: an epoch's order from seed and epoch alone, no
   dropout. So a resumed run is bit for bit the undisturbed one.
 - The report's figures come from the weights as they are written: merged, in the base's numbers.
+- The temperature that makes differences of scores honest probabilities is fitted to the held-out
+  pairs (calibration.py).
 """
 
 from __future__ import annotations
@@ -35,26 +43,48 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import RewardConfig
-from trainer.data import Pairs, Ranking, length_buckets, pairs_of, read_rankings, split_by_prompt
+from trainer.data import (
+    Pairs,
+    Ranking,
+    length_buckets,
+    pairs_of,
+    prompt_hash,
+    read_rankings,
+    split_by_prompt,
+)
 from trainer.events import RunError, Stopped, no_number
-from trainer.losses import Ties, plackett_luce_loss, ranking_losses, weighted_sum
+from trainer.losses import (
+    Ties,
+    first_log_nu,
+    plackett_luce_loss,
+    ranking_losses,
+    weighted_sum,
+)
 from trainer.modeling import (
+    ADAPTER,
     Placement,
     adapter_parameters,
     add_lora,
     collate,
+    linear_names,
     load_reward,
     load_tokenizer,
     longest_context,
-    merged_state,
+    lora_layers,
+    lower_result,
+    merge,
+    packed,
     start,
     trunk,
+    with_lower,
 )
 from trainer.reports import ensemble_report, reward_report
 from trainer.scoring import (
     Judge,
+    Member,
     Normalisation,
     Row,
     batch_scores,
@@ -72,10 +102,11 @@ from trainer.scoring import (
     score_rows,
     split,
     width,
+    write_adapters,
     write_members,
 )
 from trainer.statistics import pair_outcomes
-from trainer.types import RunContext
+from trainer.types import Batch, Lower, RunContext
 
 #: training rankings whose answers set the scale of the scores
 REFERENCE_RANKINGS = 64
@@ -83,10 +114,16 @@ REFERENCE_RANKINGS = 64
 HEAD_RANKINGS = 8
 #: training rankings over which the running accuracy is taken
 RUNNING = 32
+#: name of the logarithm of Davidson's ν among what is trained
+LOG_NU = "log_nu"
 #: share of the run's time until training ends, until the scale is set, until the held-out test ends
 TRAINED, SCALED, TESTED = 0.8, 0.92, 0.98
 
 Group = list[Row]  # the rows that hold one ranking's answers, in their order
+#: what one pass through the model trains, by name: one for heads, one for each adapter otherwise
+Learner = dict[str, nn.Parameter]
+#: what the layers below the adapter give for each row of each group, (t, d); None: not kept
+Lowered = list[list[Tensor]] | None
 
 
 @dataclass
@@ -96,9 +133,10 @@ class Fit:
     model: Any
     tokenizer: Any
     config: RewardConfig
-    parameters: dict[str, nn.Parameter]
+    learners: list[Learner]
     optimizer: torch.optim.Optimizer
     max_length: int
+    depth: int = 0  # layers below the adapter
     members: nn.Linear | None = None  # the heads of an ensemble; without one the model's own learns
     step: int = 0
     recent: deque[list[float]] = field(default_factory=lambda: deque(maxlen=RUNNING))
@@ -106,6 +144,15 @@ class Fit:
     @property
     def pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by a name of its own."""
+        return {
+            f"member_{number}.{name}" if number else name: parameter
+            for number, learner in enumerate(self.learners)
+            for name, parameter in learner.items()
+        }
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -120,38 +167,48 @@ def run(context: RunContext) -> dict[str, Any]:
     checkpoint = resume(context)
     placement = start(context, base, checkpoint.step if checkpoint else None)
     fit = open_fit(base, config, placement, context.spec.seed)
+    if config.loss == "davidson":
+        add_nu(fit, training)
     groups = arrange(fit, training)
     if checkpoint:
         restore(fit, checkpoint)
     elif not has_head(base):
-        scale_head(fit, groups[:HEAD_RANKINGS])
+        scale_heads(fit, groups[:HEAD_RANKINGS])
 
     # 3. train
     shares = bootstrap_shares(len(training), config.ensemble, context.spec.seed)
-    train(context, fit, training, groups, shares)
+    if fit.step < steps_in(config, len(training)):
+        train(context, fit, training, groups, shares)
+    nu = fitted_nu(fit)
+    judge = finish(fit)
 
-    # 4. set the scale on training answers, test on held-out rankings
-    round_head(fit)
+    # 4. set scale and temperature, test on held-out rankings
     raw = score_groups(context, fit, groups[:REFERENCE_RANKINGS])
     normalisation = fit_normalisation([score for scores in raw for score in scores])
-    outputs = score_heldout(context, fit, heldout)
+    outputs = score_heldout(context, fit, judge, heldout)
     raw_heldout = [scores[:, 0].tolist() for scores in outputs]
+    normalisation, calibration = calibrate(normalisation, heldout, raw_heldout)
     report = {
         "stage": "reward",
         **reward_report(heldout, raw_heldout, normalisation),
+        **calibration,
         "train_pair_accuracy": accuracy(training[:REFERENCE_RANKINGS], raw),
         "train_rankings": len(training),
         "steps": fit.step,
         "normalisation": dataclasses.asdict(normalisation),
     }
-    if fit.members is not None:
-        report["ensemble"] = ensemble_report(heldout, outputs, normalisation, config.ensemble)
+    if nu is not None:
+        report["nu"] = nu
+    if judge.size:
+        report["ensemble"] = ensemble_report(heldout, outputs, normalisation, judge.size)
+        report["ensemble"]["kind"] = config.ensemble_kind
     for code, message in warnings(report):
         context.emit("alert", fit.step, code=code, message=message)
 
     # 5. publish
     lines = score_lines(heldout, outputs, normalisation)
-    publish(context.out, lambda folder: write_out(folder, fit, normalisation, report, lines))
+    judge.normalisation = normalisation
+    publish(context.out, lambda folder: write_out(folder, judge, report, lines))
     context.progress(1.0)
     return report
 
@@ -214,18 +271,79 @@ def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) 
     tokenizer = load_tokenizer(base)
     if not config.lora and config.dtype == "auto":
         placement = Placement(placement.device, torch.float32)  # bfloat16 would swallow small steps
-    model: Any = load_reward(base, placement, fresh_head=True, pad_token_id=tokenizer.pad_token_id)
-    members = open_members(model, base, config.ensemble, seed)
+    model: Any = load_reward(
+        base,
+        placement,
+        fresh_head=True,
+        pad_token_id=tokenizer.pad_token_id,
+        layers=config.layers,
+    )
+    heads = config.ensemble if config.ensemble_kind == "heads" else 1
+    members = open_members(model, base, heads, seed)
     if members is None and not has_head(base):
         fresh_head(score_head(model), seed)
+    depth = 0
     if config.lora:
-        add_lora(model, config.lora_r, config.lora_alpha, seed)
-    parameters = trainable(model, config.lora, members)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.lr, weight_decay=config.weight_decay
-    )
+        depth = max(model.config.num_hidden_layers - config.lora_layers, 0)
+        depth = depth if config.lora_layers else 0
+        add_lora(model, config.lora_r, config.lora_alpha, seed, linear_names(model, depth))
+    learners = [trainable(model, config.lora, members)]
+    if config.ensemble_kind == "lora":
+        fresh = not has_head(base)
+        learners += [
+            another(model, learners[0], seed + number, fresh_start=fresh)
+            for number in range(1, config.ensemble)
+        ]
+    everything = [parameter for learner in learners for parameter in learner.values()]
+    optimizer = torch.optim.AdamW(everything, lr=config.lr, weight_decay=config.weight_decay)
     window = min(config.max_length, longest_context(model))
-    return Fit(model, tokenizer, config, parameters, optimizer, window, members)
+    return Fit(model, tokenizer, config, learners, optimizer, window, depth, members)
+
+
+def another(model: Any, first: Learner, seed: int, *, fresh_start: bool) -> Learner:
+    """A further member: an adapter with a start of its own and a head, which starts anew if
+    `fresh_start`.
+    """
+    dice = torch.Generator().manual_seed(seed * 1_000_003 % 2**63 + 2**61)
+    learner = {}
+    for name, parameter in first.items():
+        fresh = parameter.detach().clone()
+        if ".lora_A." in name:  # as peft draws it
+            bound = 1 / math.sqrt(fresh.shape[1])
+            drawn = torch.empty(fresh.shape).uniform_(-bound, bound, generator=dice)
+            fresh.copy_(drawn)
+        learner[name] = nn.Parameter(fresh)
+    if fresh_start and score_head(model) is not None:
+        wear(model, learner)
+        fresh_head(score_head(model), seed)
+        wear(model, first)
+    return learner
+
+
+def wear(model: nn.Module, learner: Learner) -> None:
+    """Put these parameters into the model; what it wore before stays as it is."""
+    for name, parameter in learner.items():
+        owner, _, leaf = name.rpartition(".")
+        if owner and not owner.startswith("members"):
+            setattr(model.get_submodule(owner), leaf, parameter)
+
+
+def add_nu(fit: Fit, rankings: Sequence[Ranking]) -> None:
+    """Let every member learn Davidson's ν, from the share of ties on."""
+    pairs = pairs_of(rankings)
+    start_at = first_log_nu(int(pairs.tied.sum()), len(pairs.tied))
+    device = next(fit.model.parameters()).device
+    for learner in fit.learners:
+        heads = 1 if fit.members is None else fit.members.out_features
+        learner[LOG_NU] = nn.Parameter(torch.full((heads,), start_at, device=device))
+    group = {"params": [learner[LOG_NU] for learner in fit.learners], "weight_decay": 0.0}
+    fit.optimizer.add_param_group(group)
+
+
+def fitted_nu(fit: Fit) -> list[float] | None:
+    """Davidson's ν of each member; None under another loss."""
+    logs = [learner[LOG_NU].detach() for learner in fit.learners if LOG_NU in learner]
+    return torch.cat(logs).exp().tolist() if logs else None
 
 
 def has_head(base: Path) -> bool:
@@ -241,8 +359,8 @@ def open_members(model: Any, base: Path, count: int, seed: int) -> nn.Linear | N
     head = score_head(model)
     if head is None:
         raise RunError(
-            f"{type(model).__name__} has no single linear head, so it can have no ensemble; set "
-            "config.ensemble to 1 or take another base."
+            f"{type(model).__name__} has no single linear head, so it can have no ensemble of "
+            "heads; set config.ensemble to 1 or config.ensemble_kind to lora."
         )
     earlier = read_members(base, head) if has_head(base) else None
     if earlier is not None and earlier.out_features == count:
@@ -290,19 +408,21 @@ def trainable(model: Any, lora: bool, members: nn.Linear | None) -> dict[str, nn
 
 
 @torch.no_grad()
-def scale_head(fit: Fit, groups: Sequence[Group]) -> None:
+def scale_heads(fit: Fit, groups: Sequence[Group]) -> None:
     """Bring each head's first scores to standard deviation 1."""
-    head = score_head(fit.model)
-    if head is None:
+    if score_head(fit.model) is None:
         return
     rows = [row for group in groups for row in group]
     budget = fit.config.token_budget
-    found = score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, members=fit.members)
-    scores = torch.cat([some for _, some in found])
-    if fit.members is not None:
-        head, scores = fit.members, scores[:, 1:]
-    for weight, column in zip(head.weight, scores.unbind(1), strict=True):
-        weight.div_(fit_normalisation(column.tolist()).std)
+    for learner in reversed(fit.learners):  # the first stays on
+        wear(fit.model, learner)
+        found = score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, members=fit.members)
+        scores = torch.cat([some for _, some in found])
+        head, columns = score_head(fit.model), scores
+        if fit.members is not None:
+            head, columns = fit.members, scores[:, 1:]
+        for weight, column in zip(head.weight, columns.unbind(1), strict=True):
+            weight.div_(fit_normalisation(column.tolist()).std)
 
 
 def restore(fit: Fit, checkpoint: Checkpoint) -> None:
@@ -339,11 +459,12 @@ def train(
     """All optimiser steps that are still to do; `shares` (g, M) as `bootstrap_shares` has them."""
     config = fit.config
     plan = plan_steps(len(rankings), config.epochs, config.rankings_per_step, context.spec.seed)
+    lowered = lower_states(context, fit, groups)
     saved = fit.step
     while fit.step < len(plan):
         context.progress(TRAINED * fit.step / len(plan))
         rate = config.lr * schedule(fit.step, len(plan), config.warmup)
-        loss = take_step(context, fit, rankings, groups, shares, plan[fit.step], rate)
+        loss = take_step(context, fit, rankings, groups, lowered, shares, plan[fit.step], rate)
         if loss is None:
             if saved != fit.step:
                 checkpoint_now(context, fit)
@@ -369,6 +490,42 @@ def running_accuracy(fit: Fit) -> float | None:
     return sum(right for right, _ in fit.recent) / pairs if pairs else None
 
 
+def steps_in(config: RewardConfig, rankings: int) -> int:
+    """Optimiser steps of the whole training."""
+    return config.epochs * -(-rankings // config.rankings_per_step)
+
+
+def lower_states(context: RunContext, fit: Fit, groups: Sequence[Group]) -> Lowered:
+    """What the layers below the adapter give for every row, if it fits into memory.
+
+    All rows go through in buckets of like length, also in a resumed run, so that each meets the
+    same neighbours and rounding.
+    """
+    if not fit.depth:
+        return None
+    rows = [row for group in groups for row in group]
+    sizes = [width(row) for row in rows]
+    parameter = next(trunk(fit.model).parameters())
+    each = fit.model.config.hidden_size * parameter.element_size()
+    if sum(sizes) * each > fit.config.lower_mib * 2**20:
+        return None
+    found: dict[int, Tensor] = {}
+    with packed(fit.model, rows=fit.config.token_budget):
+        for bucket in length_buckets(sizes, fit.config.token_budget):
+            if context.should_stop():
+                raise Stopped("Stopped before the first step; nothing was lost.")
+            batch = collate([rows[place] for place in bucket], fit.pad, parameter.device)
+            result = lower_result(fit.model, batch, fit.depth)
+            if not isinstance(result, Tensor):
+                return None  # layers that hand on more than one tensor are run in each step
+            found |= {
+                place: states[: sizes[place]].clone()
+                for place, states in zip(bucket, result, strict=True)
+            }
+    numbers = iter(range(len(rows)))
+    return [[found[next(numbers)] for _ in group] for group in groups]
+
+
 def plan_steps(rankings: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
     """The rankings of every step; each epoch has its own order, which depends on nothing else."""
     steps = []
@@ -390,6 +547,7 @@ def take_step(
     fit: Fit,
     rankings: Sequence[Ranking],
     groups: Sequence[Group],
+    lowered: Lowered,
     shares: Tensor,
     chosen: Sequence[int],
     rate: float,
@@ -406,15 +564,20 @@ def take_step(
         if context.should_stop():
             return None
         part = [chosen[place] for place in bucket]
-        rows = [row for index in part for row in groups[index]]
-        scores = training_scores(fit, rows, device)
+        batch = collate([row for index in part for row in groups[index]], fit.pad, device)
+        if lowered is not None:
+            states = [state for index in part for state in lowered[index]]
+            result = nn.utils.rnn.pad_sequence(states, batch_first=True)
+            batch = batch._replace(lower=Lower(fit.depth, result))
+        else:
+            batch = with_lower(fit.model, batch, fit.depth)
         ranked = [rankings[index] for index in part]
-        loss = ensemble_loss(fit.config, scores, ranked, shares[part]) / len(chosen)
-        loss.backward()
-        total += loss.item()
+        loss, scores = learn(fit, batch, ranked, shares[part], len(chosen))
+        total += loss
         seen += pairs_right(scores.mean(1).tolist(), ranked)
-    norm = nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
-    if not (math.isfinite(total) and math.isfinite(norm)):
+    limit = fit.config.grad_clip or math.inf
+    norms = [nn.utils.clip_grad_norm_(own.values(), limit) for own in fit.learners]
+    if not (math.isfinite(total) and all(map(math.isfinite, norms))):
         raise no_number("The loss is", fit.step + 1)
     for group in fit.optimizer.param_groups:
         group["lr"] = rate
@@ -424,36 +587,73 @@ def take_step(
     return total
 
 
-def training_scores(fit: Fit, rows: Sequence[Row], device: torch.device) -> Tensor:
-    """Raw scores of the answers in these rows by each head that learns, (n, M)."""
-    batch = collate(rows, fit.pad, device)
+def learn(
+    fit: Fit, batch: Batch, rankings: Sequence[Ranking], shares: Tensor, of: int
+) -> tuple[float, Tensor]:
+    """Gradients of one micro-batch of a step with so many rankings.
+
+    Returns its part of the mean loss, and the raw scores by each member, (n, M). Adapters learn
+    each from its own loss, heads from the mean of theirs.
+    """
+    total, columns = 0.0, []
+    parts = shares.split(shares.shape[1] // len(fit.learners), dim=1)
+    for learner, own in zip(reversed(fit.learners), reversed(parts), strict=True):
+        if len(fit.learners) > 1:
+            wear(fit.model, learner)
+        scores = training_scores(fit, batch)
+        loss = ensemble_loss(fit.config, scores, rankings, own, learner.get(LOG_NU)) / of
+        loss.backward()
+        total += loss.item() / len(fit.learners)
+        columns.append(scores.detach())
+    return total, torch.cat(columns[::-1], dim=1)
+
+
+def training_scores(fit: Fit, batch: Batch) -> Tensor:
+    """Raw scores of a batch's answers by each head that learns, (n, M)."""
     if fit.members is None:
         return batch_scores(fit.model, batch, fit.pad)[:, None]
     return head_scores(fit.members, last_states(fit.model, batch))
 
 
 def ensemble_loss(
-    config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking], shares: Tensor
+    config: RewardConfig,
+    scores: Tensor,
+    rankings: Sequence[Ranking],
+    shares: Tensor,
+    log_nu: Tensor | None = None,
 ) -> Tensor:
     """Mean over the heads of the weighted sum of the rankings' losses.
 
     Scores are (n, M), shares (g, M): a head counts a ranking by its weight times its share of it.
+    Davidson's `log_nu` is (M,).
     """
     pairs = pairs_of(rankings).to(scores.device)
     weights = pairs.weight[:, None] * shares.to(scores.device)
-    heads = zip(scores.unbind(1), weights.unbind(1), strict=True)
-    sums = [weighted_sum(order_losses(config, own, rankings, pairs), w) for own, w in heads]
+    nus = [None] * scores.shape[1] if log_nu is None else list(log_nu.unbind())
+    heads = zip(scores.unbind(1), weights.unbind(1), nus, strict=True)
+    sums = [
+        weighted_sum(order_losses(config, own, rankings, pairs, nu), weight)
+        for own, weight, nu in heads
+    ]
     return torch.stack(sums).mean()
 
 
 def order_losses(
-    config: RewardConfig, scores: Tensor, rankings: Sequence[Ranking], pairs: Pairs
+    config: RewardConfig,
+    scores: Tensor,
+    rankings: Sequence[Ranking],
+    pairs: Pairs,
+    log_nu: Tensor | None = None,
 ) -> Tensor:
     """The loss of each ranking under one head's scores (n,): (g,)."""
-    if config.loss == "pairs":
-        ties = cast(Ties, config.ties)
+    if config.loss != "plackett_luce":
         return ranking_losses(
-            scores, pairs, ties=ties, margin=config.margin, centring=config.centre
+            scores,
+            pairs,
+            ties=cast(Ties, config.ties),
+            margin=config.margin,
+            centring=config.centre,
+            log_nu=log_nu,
         )
     parts = scores.split([len(ranking.ranks) for ranking in rankings])
     ranks = [torch.tensor(ranking.ranks, device=scores.device) for ranking in rankings]
@@ -476,24 +676,44 @@ def pairs_right(scores: Sequence[float], rankings: Sequence[Ranking]) -> list[li
 
 
 @torch.no_grad()
-def round_head(fit: Fit) -> None:
-    """Give the head the precision with which it will be written.
+def finish(fit: Fit) -> Judge:
+    """The model as it will be written: plain layers, a head in the base's numbers.
 
-    The head of an ensemble becomes the mean of its members. What rounding takes from the mean is
-    taken from each of them, too, so that the model's score is the mean of the members'.
+    The head of an ensemble of heads becomes the mean of its members. What rounding takes from the
+    mean is taken from each of them, too, so that the model's score is the mean of the members'.
+    Further members that are adapters are told by what they differ from the first.
     """
     dtype = next(trunk(fit.model).parameters()).dtype
-    head = score_head(fit.model)
-    if head is None:
-        return
+    wear(fit.model, fit.learners[0])
+    adapters = [differing(fit, learner, dtype) for learner in fit.learners[1:]]
     members = None if fit.members is None else dict(fit.members.named_parameters())
-    for name, parameter in head.named_parameters():
-        if members is None:
-            parameter.copy_(parameter.to(dtype))
-        else:
+    if members is not None:
+        for name, parameter in score_head(fit.model).named_parameters():
             mean = members[name].mean(0)
             parameter.copy_(mean.to(dtype))
             members[name].add_(parameter - mean)
+    inside = {id(parameter) for parameter in trunk(fit.model).parameters()}
+    for parameter in fit.model.parameters():
+        if id(parameter) not in inside:
+            parameter.copy_(parameter.to(dtype))
+    merge(fit.model)
+    window = fit.max_length
+    return Judge(fit.model, fit.tokenizer, Normalisation(), window, fit.members, adapters)
+
+
+def differing(fit: Fit, learner: Learner, dtype: torch.dtype) -> Member:
+    """A further member as an adapter of twice the rank on the first: s·(B A − B₀ A₀)."""
+    first = fit.learners[0]
+    low, whole = {}, {}
+    for name, layer in lora_layers(fit.model).items():
+        keys = [f"{name}.lora_{side}.{ADAPTER}.weight" for side in "AB"]
+        (a, b), (a0, b0) = ([one[key].detach().cpu() for key in keys] for one in (learner, first))
+        scale = layer.scaling[ADAPTER]
+        low[name] = torch.cat([a, a0]), torch.cat([scale * b, -scale * b0], dim=1)
+    for name, parameter in learner.items():
+        if ".lora_" not in name and name != LOG_NU:
+            whole[name] = parameter.detach().to("cpu", dtype)
+    return Member(low, whole)
 
 
 def score_groups(context: RunContext, fit: Fit, groups: Sequence[Group]) -> list[list[float]]:
@@ -513,9 +733,10 @@ def score_groups(context: RunContext, fit: Fit, groups: Sequence[Group]) -> list
     ]
 
 
-def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) -> list[Tensor]:
+def score_heldout(
+    context: RunContext, fit: Fit, judge: Judge, rankings: Sequence[Ranking]
+) -> list[Tensor]:
     """Raw scores of the held-out answers, (K, 1 + M) of each ranking, as evaluate and score do."""
-    judge = Judge(fit.model, fit.tokenizer, Normalisation(), fit.max_length, fit.members)
     answers = sum(len(ranking.texts) for ranking in rankings)
 
     def after_batch(done: int) -> None:
@@ -524,6 +745,23 @@ def score_heldout(context: RunContext, fit: Fit, rankings: Sequence[Ranking]) ->
     asked = [(ranking.messages, ranking.texts) for ranking in rankings]
     budget = fit.config.token_budget
     return judge_answers(judge, asked, token_budget=budget, after_batch=after_batch)
+
+
+def calibrate(
+    normalisation: Normalisation, rankings: Sequence[Ranking], raw: Sequence[Sequence[float]]
+) -> tuple[Normalisation, dict[str, Any]]:
+    """The normalisation with its temperature, and what the report says of it."""
+    pairs = pairs_of(rankings)
+    untied = ~pairs.tied
+    flat = torch.tensor([score for scores in raw for score in scores], dtype=torch.float64)
+    difference = (flat[pairs.better] - flat[pairs.worse])[untied].numpy()
+    prompts = [prompt_hash(one.messages) for one in rankings]
+    own = [prompts[number] for number in pairs.ranking[untied].tolist()]
+    temperature = fit_temperature(difference)
+    return dataclasses.replace(normalisation, temperature=temperature), {
+        "temperature": temperature if len(own) >= FEWEST else None,
+        "ece_calibrated": crossed_calibration_error(difference, own) if own else None,
+    }
 
 
 def go_on(context: RunContext, fit: Fit, progress: float) -> None:
@@ -585,27 +823,25 @@ def score_lines(
 
 
 def write_out(
-    folder: Path,
-    fit: Fit,
-    normalisation: Normalisation,
-    report: dict[str, Any],
-    lines: Sequence[dict[str, Any]],
+    folder: Path, judge: Judge, report: dict[str, Any], lines: Sequence[dict[str, Any]]
 ) -> None:
     """The merged model as transformers loads it, its scale, its figures and its card."""
-    dtype = next(trunk(fit.model).parameters()).dtype
+    model = judge.model
+    dtype = next(trunk(model).parameters()).dtype
     state = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in merged_state(fit.model).items()
+        for name, tensor in model.state_dict().items()
     }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config = fit.model.config
-    config.architectures = [type(fit.model).__name__]
+    config = model.config
+    config.architectures = [type(model).__name__]
     config.dtype = dtype
     config.save_pretrained(folder)
-    fit.tokenizer.save_pretrained(folder)
-    normalisation.write(folder)
-    if fit.members is not None:
-        write_members(fit.members, folder)
+    judge.tokenizer.save_pretrained(folder)
+    judge.normalisation.write(folder)
+    if judge.members is not None:
+        write_members(judge.members, folder)
+    write_adapters(judge.adapters, model, folder)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "heldout_scores.jsonl").write_text(body, "utf-8")
@@ -625,10 +861,21 @@ def card(report: dict[str, Any]) -> str:
             f"{report['length_baseline']:.3f} of them."
         )
     scale, heads = report["normalisation"], ""
-    if "ensemble" in report:
+    if "ensemble" in report and report["ensemble"]["kind"] == "heads":
         heads = (
             f"It is the mean of {report['ensemble']['members']} heads on the same states, which "
             "lie in `ensemble.safetensors`; where they disagree it is not sure of itself. "
+        )
+    elif "ensemble" in report:
+        heads = (
+            f"It is the first of {report['ensemble']['members']} members; the others are adapters "
+            "on it, which peft loads from `members/1` and so on. Where they disagree it is not "
+            "sure of itself. "
+        )
+    if report["temperature"] is not None:
+        heads += (
+            f"σ(difference of r / {report['temperature']:.3g}) is the share of pairs that people "
+            "order so. "
         )
     return (
         "# Reward model\n\n"

@@ -60,8 +60,8 @@ def run(context: RunContext) -> dict[str, Any]:
         "score_std": float(np.std(scores)),
         "normalisation": dataclasses.asdict(judge.normalisation),
     }
-    if judge.members is not None:
-        report["members"] = judge.members.out_features
+    if judge.size:
+        report["members"] = judge.size
         report["member_spread"] = float(np.std([line["members"] for line in lines], axis=1).mean())
 
     def write(folder: Path) -> None:
