@@ -275,8 +275,8 @@ def lengths_picture(report: Report) -> Chart | None:
         "lengths",
         series,
         title=_("How long are the answers?"),
-        unit=_("tokens"),
-        x_name=_("share of the answers that are at most so long, %"),
+        unit=_("tokens: so long at most"),
+        x_name=_("share of the answers, %"),
     )
 
 
@@ -413,7 +413,7 @@ def best_of_series(frontier: Report) -> list[Series]:
         if drawn:
             found.append(Series(name, drawn, tone))
             fitted = _fitted(frontier.get(f"{key}_fit"), drawn[-1].x)
-            found += [Series(_("curve"), fitted, tone, dashed=True, tabled=False)] if fitted else []
+            found += [Series("", fitted, tone, dashed=True, tabled=False)] if fitted else []
     return found
 
 
@@ -429,7 +429,7 @@ def _curves(told: Report) -> list[tuple[str, Report]]:
 def kl_series(told: Report) -> list[Series]:
     """The steps of a training as points, each figure with Gao's curve through it."""
     found = []
-    for (name, curve), tone in zip(_curves(told), "ace", strict=False):
+    for (name, curve), tone in zip(_curves(told), "aed", strict=False):
         rows = curve.get("points")
         points = sorted(
             (
@@ -447,7 +447,7 @@ def kl_series(told: Report) -> list[Series]:
         found.append(Series(name, points, tone, scattered=True))
         fitted = _fitted(curve.get("fit"), points[-1].x)
         if fitted:
-            found.append(Series(_("curve"), fitted, tone, dashed=True, tabled=False))
+            found.append(Series("", fitted, tone, dashed=True, tabled=False))
     return found
 
 
@@ -502,11 +502,8 @@ def _own_point(report: Report) -> list[Series]:
         if isinstance(side, dict)
         else interval(report, "score_after_ci95")
     )
-    return [
-        Series(
-            _("this policy"), [Point(math.sqrt(max(0.0, kl)), score, *(edges or (None, None)))], "a"
-        )
-    ]
+    point = Point(math.sqrt(max(0.0, kl)), score, *(edges or (None, None)))
+    return [Series(_("this policy"), [point], "c")]
 
 
 def best_of_picture(report: Report) -> DotPlot | None:

@@ -78,7 +78,8 @@ class Series:
     """A named line. `tone` is a colour class of charts.css: a to e.
 
     `scattered` points have no order, so no line joins them; a curve that was computed from figures
-    that stand there already needs no column of the table (`tabled`).
+    that stand there already needs no column of the table (`tabled`). Without a name it has no label
+    at its end either.
     """
 
     name: str
@@ -278,9 +279,10 @@ def line_chart(
     x_scale = _x_scale(drawn, x_span, plate)
     y_values = _y_ticks(drawn, marks, zero=zero)
     y_scale = _Scale(y_values[0], y_values[-1], plate.y0, plate.y1)
-    heights = [y_scale(one.points[-1].y) for one in drawn]
+    heights = [y_scale(one.points[-1].y) for one in drawn if one.name]
     levels = [y_scale(mark.value) for mark in marks]
     placed = spread_labels([*heights, *levels], plate.y1 + 4, plate.y0, LABEL_HEIGHT)
+    places = iter(placed)
     right = max(x_scale(one.points[-1].x) for one in drawn)
     x_values = _x_ticks(x_scale, counts=x_counts, most=3 if x_words else 5)
     x_labels = [x_words(x) for x in x_values] if x_words else _x_labels(x_values, counts=x_counts)
@@ -291,12 +293,11 @@ def line_chart(
         x_name=x_name,
         plate=plate,
         series=[
-            _draw(one, x_scale, y_scale, right, label_y)
-            for one, label_y in zip(drawn, placed, strict=False)
+            _draw(one, x_scale, y_scale, right, next(places) if one.name else 0.0) for one in drawn
         ],
         marks=[
             DrawnMark(mark.name, mark.tone, y, label_y)
-            for mark, y, label_y in zip(marks, levels, placed[len(drawn) :], strict=True)
+            for mark, y, label_y in zip(marks, levels, placed[len(heights) :], strict=True)
         ],
         x_ticks=[Tick(x_scale(x), label) for x, label in zip(x_values, x_labels, strict=True)],
         y_ticks=[
@@ -349,7 +350,7 @@ def _inside(points: Sequence[Point], within: tuple[float, float] | None) -> list
 def _label_room(series: Sequence[Series], marks: Sequence[Mark]) -> float:
     """Room for the longest label at a line's end, in units: about 7 a letter, 13 an ideograph."""
     names = [mark.name for mark in marks]
-    for one in series:
+    for one in (line for line in series if line.name):
         last = plain(one.points[-1].y)
         names.append(f"{last} {one.name}" if len(series) > 1 else last)
     widths = (sum(13 if ord(letter) > 0x2E7F else 7 for letter in name) for name in names)
@@ -462,7 +463,11 @@ def _edges(point: Point | None) -> str:
 
 def _says(title: str, unit: str, series: Sequence[Series]) -> str:
     """The chart in one line for those who hear it instead of seeing it."""
-    parts = [f"{one.name}: {plain(one.points[0].y)} → {plain(one.points[-1].y)}" for one in series]
+    parts = [
+        f"{one.name}: {plain(one.points[0].y)} → {plain(one.points[-1].y)}"
+        for one in series
+        if one.name
+    ]
     return f"{title}{f' ({unit})' if unit else ''}. {'; '.join(parts)}."
 
 

@@ -135,7 +135,7 @@ def test_scattered_points_are_not_joined_and_a_computed_curve_is_not_tabled() ->
         "k",
         [
             Series("steps", points, scattered=True),
-            Series("fit", [Point(0, 1), Point(0.25, 1.5), Point(1, 3)], "b", tabled=False),
+            Series("", [Point(0, 1), Point(0.25, 1.5), Point(1, 3)], "b", tabled=False),
         ],
         title="t",
         x_counts=False,
@@ -147,6 +147,7 @@ def test_scattered_points_are_not_joined_and_a_computed_curve_is_not_tabled() ->
     assert fit.path.startswith("M")
     assert [tick.label for tick in chart.x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
     assert chart.head == ["", "steps"]
+    assert chart.says == "t. steps: 1 → 3."
     assert [row[0] for row in chart.rows] == ["0", "0.5", "1"]
 
 
