@@ -337,6 +337,7 @@ class PPOConfig(CheckpointedConfig):
 
     stage: ClassVar[str] = "ppo"
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("policy", "reward", "prompts"),)
+    may_use: ClassVar[tuple[str, ...]] = ("second", "heldout", "pairs")
 
     steps: int = knob(14, "PPO steps (rollout and update)", low=1)
     episodes_per_step: int = knob(64, "answers written in each step", low=1)
@@ -347,8 +348,20 @@ class PPOConfig(CheckpointedConfig):
     minibatches: int = knob(4, "optimiser steps in each pass", low=1)
     token_budget: int = knob(1024, "tokens that go through the policy at once", low=8)
     batch_size: int = knob(128, "answers written side by side", low=1)
-    lr: float = knob(1e-3, "learning rate of the adapter", low=0)
-    critic_lr: float = knob(1e-3, "learning rate of the value head", low=0)
+    lr: float = knob(
+        1e-3, "learning rate of the policy; full training wants about a hundredth", low=0
+    )
+    critic: str = knob(
+        "head",
+        "head: linear, on the frozen reward model's states; policy: linear, on the policy's "
+        "states; adapter: the reward model with a low-rank adapter and head of its own",
+        choices=("head", "policy", "adapter"),
+    )
+    critic_lr: float = knob(1e-3, "learning rate of the critic", low=0)
+    critic_warmup: int = knob(0, "first steps in which only the critic learns", low=0)
+    lora: bool = knob(
+        True, "train a low-rank adapter; false trains every weight, the reference being a copy"
+    )
     lora_r: int = knob(16, "rank of the adapter", low=1)
     lora_alpha: float = knob(
         32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
@@ -357,6 +370,12 @@ class PPOConfig(CheckpointedConfig):
         0, "top layers that get an adapter; 0: all, or the top third of more than eight", low=0
     )
     kl_coef: float = knob(0.05, "weight of the KL penalty (its start when it adapts)", low=0)
+    kl_estimator: str = knob(
+        "k1",
+        "what the penalty counts at a token, x being log π − log π_ref: k1 is x, k2 x²/2, k3 "
+        "e^(−x) − 1 + x; the KL that is told, steered and limited is k1 always",
+        choices=("k1", "k2", "k3"),
+    )
     kl_control: str = knob(
         "fixed", "whether the weight of the penalty adapts", choices=("fixed", "adaptive")
     )
@@ -378,6 +397,14 @@ class PPOConfig(CheckpointedConfig):
     missing_eos_penalty: float = knob(
         0.0, "taken from the score of an answer without its end", low=0
     )
+    ensemble: str = knob(
+        "mean",
+        "what an ensemble's members make one score of: their mean, or the lowest",
+        choices=("mean", "minimum"),
+    )
+    pessimism: float = knob(
+        0.0, "standard deviations over an ensemble's members taken from their mean", low=0
+    )
     score_clip: float = knob(5.0, "largest size of a normalised score; 0: no limit", low=0)
     target_kl: float = knob(
         0.2,
@@ -385,12 +412,22 @@ class PPOConfig(CheckpointedConfig):
         low=0,
     )
     grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    ptx_coef: float = knob(
+        0.0, "weight of the next-token loss on the input pairs, a token; 0: none", low=0
+    )
+    ptx_batch: int = knob(8, "pairs in each optimiser step", low=1)
+    watch_every: int = knob(2, "steps between looks at held-out prompts", low=1)
     sample_every: int = knob(1, "steps between sample answers to a few fixed prompts", low=1)
     samples: int = knob(4, "fixed prompts that are sampled", low=0)
     checkpoint_every: int = knob(1, "steps between checkpoints", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pessimism and self.ensemble == "minimum":
+            raise SpecError(
+                f"spec.json: config.pessimism of stage “ppo” is {self.pessimism:g}, but the lowest "
+                "member has no spread to take from it; set it to 0 or config.ensemble to mean."
+            )
         if self.episodes_per_step % self.answers_per_prompt:
             raise SpecError(
                 f"spec.json: config.episodes_per_step of stage “ppo” is {self.episodes_per_step}; "

@@ -7,13 +7,16 @@ Choices
   1.
 - Answers to one prompt share its row; layers below the adapter run once for policy, reference and
   every pass of the update, and for the reward model too when it has the same ones.
-- One pass of the reward model gives the scores and the states that the critic reads.
+- One pass of the reward model gives the scores and the states that a linear critic reads.
+- The reference is the policy without its adapter; where every weight learns it is a frozen copy,
+  which computes with the very kernels of what learns.
 Non-goal: learning, which is the stage's part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -21,10 +24,39 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import modeling, rewards
+from trainer import modeling, rewards, scoring
 from trainer.config import PPOConfig
 from trainer.rollout import answer_seed, generate
 from trainer.types import Batch, Sampled, Stopwatch
+
+
+@dataclass
+class Scorer:
+    """A reward model as it is asked here."""
+
+    model: PreTrainedModel
+    scale: scoring.Normalisation
+    members: nn.Linear | None = None  # the heads of an ensemble
+    adapters: Sequence[scoring.Member] = ()  # or its further members, beside the model itself
+    shares: bool = False  # whether it has the policy's lower layers
+    depth: int = 0  # lower layers of its own that run once a step, for a critic with an adapter
+
+    @property
+    def size(self) -> int:
+        """Members of the ensemble; 0 for a model that is none."""
+        if self.members is not None:
+            return int(self.members.out_features)
+        return len(self.adapters) + 1 if self.adapters else 0
+
+    @property
+    def head(self) -> nn.Linear:
+        return cast(nn.Linear, self.model.score)
+
+    def reads(self, batch: Batch) -> Batch:
+        """The policy's batch as this model wants to see it."""
+        if self.shares:
+            return batch
+        return modeling.with_lower(self.model, batch._replace(lower=None), self.depth)
 
 
 @dataclass
@@ -32,18 +64,26 @@ class Actors:
     """Everything that stays in memory for the whole run."""
 
     policy: PreTrainedModel
-    reward: PreTrainedModel
+    reward: Scorer
     tokenizer: PreTrainedTokenizerBase
-    mean: float  # of raw scores on reference answers
-    std: float
     packs: bool  # whether answers may share their prompt's row
     depth: int  # lower layers that policy and reference have in common: they run once a step
-    shares: bool  # whether the reward model has the same lower layers
     stop: set[int]
+    frozen: PreTrainedModel | None = None  # the reference, where the policy has no adapter
+    second: Scorer | None = None  # a reward model that nothing is trained against
 
     @property
     def pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[PreTrainedModel]:
+        """The model that the KL penalty is measured against."""
+        if self.frozen is not None:
+            yield self.frozen
+            return
+        with modeling.reference(self.policy):
+            yield self.policy
 
 
 class MicroBatch(NamedTuple):
@@ -51,6 +91,14 @@ class MicroBatch(NamedTuple):
 
     episodes: Tensor  # (n,) their numbers in the step
     batch: Batch
+    judged: Batch  # the same for the reward model
+
+
+class Verdict(NamedTuple):
+    """What a reward model says. E answers, M members."""
+
+    score: Tensor  # (E,) normalised
+    members: Tensor | None  # (E, M) normalised; None without an ensemble
 
 
 class Rollout(NamedTuple):
@@ -62,9 +110,16 @@ class Rollout(NamedTuple):
     old: Tensor  # (E, w) log-probability under the policy that wrote them
     reference: Tensor  # (E, w) log-probability under the reference
     entropy: Tensor  # (E, w) nats
-    score: Tensor  # (E,) normalised
-    features: Tensor  # (E, w, d) reward-model states that predict each token
+    score: Tensor  # (E,) normalised; those of the fixed prompts stand behind
+    features: Tensor  # (E, w, d) states that predict each token, for a linear critic
     sampler_gap: float  # mean |old − sampler's own log-probability|: rounding between two kernels
+    members: Tensor | None = None  # (E, M) normalised scores of an ensemble's members
+    second: Tensor | None = None  # (E,) normalised scores of the second reward model
+
+    @property
+    def parts(self) -> list[MicroBatch]:
+        """All micro-batches."""
+        return [micro for minibatch in self.minibatches for micro in minibatch]
 
 
 def roll_out(
@@ -111,26 +166,40 @@ def roll_out(
     minibatches = make_minibatches(pack, count, config, seed, step)
     shown = pack.micro_batches(pack.rows(range(count, len(answers)), together=False))
 
-    # 3. scores, and the states that the critic reads
+    # 3. scores, and the states that a critic on the reward model reads
     watch.start("score")
     parts = [micro for minibatch in minibatches for micro in minibatch]
-    score, features = judge(actors, [*parts, *shown], answers, pause)
+    mask = length_mask(answers[:count], actors.policy.device)
+    features = room_for_states(actors, config.critic, mask)
+    verdict = judge(
+        actors.reward,
+        [*parts, *shown],
+        len(answers),
+        pause,
+        features if config.critic == "head" else None,
+    )
+    second = None
+    if actors.second is not None:
+        asked = [micro._replace(judged=actors.second.reads(micro.batch)) for micro in parts]
+        second = judge(actors.second, asked, count, pause).score
 
     # 4. log-probabilities under the reference and under the policy that wrote the answers
-    mask = length_mask(answers[:count], score.device)
-    old, reference, entropy = (torch.zeros(mask.shape, device=score.device) for _ in range(3))
-    for place, batch in parts:
+    old, reference, entropy = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
+    for place, batch, _ in parts:
         width = batch.mask.shape[1]
         with torch.no_grad():
             watch.start("reference")
-            with modeling.reference(actors.policy):
-                logprob, _ = modeling.response_logprobs(actors.policy, batch, config.temperature)
+            with actors.reference() as model:
+                logprob, _entropy = modeling.response_logprobs(model, batch, config.temperature)
             reference[place, :width] = logprob
             watch.start("old")
+            own = modeling.pick(modeling.hidden_states(actors.policy, batch), batch)
             logprob, spread = modeling.response_logprobs(
-                actors.policy, batch, config.temperature, with_entropy=True
+                actors.policy, batch, config.temperature, with_entropy=True, states=own
             )
             old[place, :width], entropy[place, :width] = logprob, spread
+            if config.critic == "policy":
+                keep_states(features, place, batch, own)
         pause()
     return Rollout(
         answers=answers,
@@ -139,10 +208,28 @@ def roll_out(
         old=old,
         reference=reference,
         entropy=entropy,
-        score=score,
-        features=features[:count, : mask.shape[1]],
+        score=verdict.score,
+        features=features,
         sampler_gap=sampler_gap(answers[:count], old, mask),
+        members=None if verdict.members is None else verdict.members[:count],
+        second=second,
     )
+
+
+def room_for_states(actors: Actors, critic: str, mask: Tensor) -> Tensor:
+    """(E, w, d) zeros for the states that a linear critic reads; d is 0 where there is none."""
+    like = actors.policy.get_input_embeddings().weight
+    size = int(actors.policy.config.hidden_size) if critic == "policy" else 0
+    if critic == "head":
+        like, size = actors.reward.head.weight, actors.reward.head.in_features
+    return torch.zeros((*mask.shape, size), dtype=like.dtype, device=mask.device)
+
+
+def keep_states(features: Tensor, place: Tensor, batch: Batch, states: Tensor) -> None:
+    """Write a micro-batch's states (N, d), in the order of its mask, to their episodes."""
+    block = features.new_zeros((*batch.mask.shape, features.shape[-1]))
+    block[batch.mask] = states
+    features[place, : batch.mask.shape[1]] = block
 
 
 def choose_prompts(count: int, config: PPOConfig, seed: int, step: int) -> list[int]:
@@ -171,25 +258,40 @@ def sampler_gap(answers: Sequence[Sampled], old: Tensor, mask: Tensor) -> float:
 
 @torch.no_grad()
 def judge(
-    actors: Actors,
+    scorer: Scorer,
     parts: Sequence[MicroBatch],
-    answers: Sequence[Sampled],
+    count: int,
     pause: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """Normalised scores (E,) and the states before each answer token (E, w, d), from one pass."""
-    head = cast(nn.Linear, actors.reward.score)
-    device, dtype = head.weight.device, head.weight.dtype
-    width = max(len(answer.ids) for answer in answers)
-    score = torch.zeros(len(answers), device=device)
-    features = torch.zeros((len(answers), width, head.in_features), dtype=dtype, device=device)
-    for place, batch in parts:
-        whole = batch if actors.shares else batch._replace(lower=None)
-        states = modeling.hidden_states(actors.reward, whole)
+    features: Tensor | None = None,
+) -> Verdict:
+    """Normalised scores of `count` answers; the states before each of their tokens go to
+    `features`, whose episodes are the first ones.
+    """
+    device, scale = scorer.head.weight.device, scorer.scale
+    score = torch.zeros(count, device=device)
+    members = torch.zeros((count, scorer.size), device=device) if scorer.size else None
+    for place, _, batch in parts:
+        with modeling.reference(scorer.model):  # a critic's adapter has no say here
+            states = modeling.hidden_states(scorer.model, batch)
         flat = states.reshape(-1, states.shape[-1])
-        score[place] = (head(flat[batch.last])[:, 0].float() - actors.mean) / actors.std
-        features[place, : batch.mask.shape[1]] = flat[batch.source] * batch.mask[..., None]
+        ends = flat[batch.last]
+        score[place] = scale.apply(scorer.head(ends)[:, 0].float())
+        if members is not None and scorer.members is not None:
+            members[place] = scale.apply(scoring.head_scores(scorer.members, ends.float()))
+        if features is not None and int(place.max()) < len(features):
+            keep_states(features, place, batch, modeling.pick(states, batch))
         pause()
-    return score, features
+    if members is not None and scorer.adapters:
+        members[:, 0] = score
+    for number, member in enumerate(scorer.adapters, 1):
+        with scoring.speaking(scorer.model, member), modeling.reference(scorer.model):
+            for place, _, batch in parts:
+                # What lower layers gave is the first member's.
+                ends = scoring.last_states(scorer.model, batch._replace(lower=None))
+                raw = scorer.head(ends.to(scorer.head.weight.dtype))[:, 0].float()
+                cast(Tensor, members)[place, number] = scale.apply(raw)
+                pause()
+    return Verdict(score, members)
 
 
 class Row(NamedTuple):
@@ -240,7 +342,8 @@ class Packer:
             pairs = [(row.prompt, row.answers) for row in part]
             batch = modeling.collate(pairs, self.actors.pad, device, own)
             batch = modeling.with_lower(self.actors.policy, batch, self.actors.depth)
-            found.append(MicroBatch(torch.tensor(episodes, device=device), batch))
+            judged = self.actors.reward.reads(batch)
+            found.append(MicroBatch(torch.tensor(episodes, device=device), batch, judged))
             self.pause()
         return found
 

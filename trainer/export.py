@@ -276,8 +276,8 @@ def openrlhf_ppo(source: Source, reward: Path) -> list[Option]:
         bounds = f"{number(low)} {number(high)}"
         clip = Option("--reward.clip_range", bounds, "score_clip, on raw rewards", plain=True)
         options.append(clip)
-    if getattr(ppo, "critic_warmup", 0):
-        steps = str(ppo.critic_warmup)  # type: ignore[attr-defined]
+    if ppo.critic_warmup:
+        steps = str(ppo.critic_warmup)
         options.append(Option("--critic.freezing_steps", steps, "critic_warmup"))
     for role in ("actor", "critic", "reward", "ref"):
         options += [

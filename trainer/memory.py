@@ -321,21 +321,39 @@ def plan_reward(plan: Plan) -> None:
 def plan_ppo(plan: Plan) -> None:
     config, net, judge = plan.config, plan.network("policy"), plan.network("reward")
     plan.process()
-    plan.weights("policy", net)
+    size = plan.size if config.lora or config.dtype != "auto" else 4
+    plan.weights("policy", net, size)
     plan.weights("reward model", judge)
-    layers = lora_layers(net, config)
-    plan.adapter(net, config.lora_r, layers)
-    prompt = plan.longest("prompts", most=net.window)
+    if "second" in plan.spec.inputs:
+        plan.weights("second reward model", plan.network("second"))
+    layers = lora_layers(net, config) if config.lora else net.layers
+    if config.lora:
+        plan.adapter(net, config.lora_r, layers)
+    else:
+        plan.weights("reference", net, size)
+        plan.learned(net)
+        # weights and moments at the start of a step, and the last weights within the KL budget
+        plan.add("what a stopped step goes back to", 4 * 4 * net.parameters)
+    if config.critic == "adapter":
+        plan.adapter(judge, config.lora_r, lora_layers(judge, config))
+        plan.states(
+            judge,
+            config.token_budget,
+            config.token_budget,
+            "learning",
+            layers=lora_layers(judge, config),
+        )
+    prompt = plan.longest("prompts", "heldout", most=net.window)
     row = prompt + config.answers_per_prompt * config.max_new_tokens
     tokens = max(config.token_budget, row)
     rows = min(config.batch_size, config.episodes_per_step + config.samples)
-    plan.packed(net, "writing", adapted=layers)
+    plan.packed(net, "writing", adapted=layers if config.lora else 0)
     plan.writing(net, rows, prompt, config.max_new_tokens, "writing")
     shared = 1 + prompt / config.answers_per_prompt / config.max_new_tokens
     step = config.episodes_per_step * config.max_new_tokens
     plan.add("states below the adapter", step * shared * net.width * plan.size, "learning")
     plan.add("states that the critic reads", step * judge.width * (plan.size + 4), "learning")
-    plan.states(net, tokens, row, "learning", layers=layers)
+    plan.states(net, tokens, row, "learning", layers=layers, size=size)
     plan.head(net, HEAD_ROWS, "learning")
 
 

@@ -657,13 +657,20 @@ def pick(hidden: Tensor, batch: Batch) -> Tensor:
 
 
 def response_logprobs(
-    model: PreTrainedModel, batch: Batch, temperature: float, *, with_entropy: bool = False
+    model: PreTrainedModel,
+    batch: Batch,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
+    states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each answer token at the sampling temperature, (n, w), 0 on padding.
 
-    With them the entropy of each distribution, or zeros where it was not asked for.
+    With them the entropy of each distribution, or zeros where it was not asked for. `states` are
+    the model's own at the answers' tokens (`pick`) where they are known already.
     """
-    states = pick(hidden_states(model, batch), batch)
+    if states is None:
+        states = pick(hidden_states(model, batch), batch)
     token = batch.target[batch.mask]
     logprob, entropy = token_logprobs(model, states, token, temperature, with_entropy=with_entropy)
     empty = torch.zeros(batch.mask.shape, device=states.device)

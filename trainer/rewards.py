@@ -1,10 +1,12 @@
 """The arithmetic of PPO on padded answers: KL-shaped rewards, advantages, whitening, clipped
 losses.
 
-Choices: the KL estimator in the reward is k1 (log π − log π_ref at the sampled token); k3 is for
-reading. Whitening moves the mean to 0 and the variance to 1 over real tokens. Every function takes
-a mask and gives 0 on padding, so that no statistic can be diluted by it. Sources: Schulman et al.
-2016 (GAE), 2017 (PPO); Ziegler et al. 2019 (KL control). Pure tensor functions, no state.
+Choices: the KL estimator in the reward is k1 (log π − log π_ref at the sampled token) by default.
+Its expectation is the KL, as that of k3, which is never negative; k2's is not, but it varies least
+(Schulman 2020). Whitening moves the mean to 0 and the variance to 1 over real tokens. Every
+function takes a mask and gives 0 on padding, so that no statistic can be diluted by it. Sources:
+Schulman et al. 2016 (GAE), 2017 (PPO); Ziegler et al. 2019 (KL control). Pure tensor functions, no
+state.
 
 Notation: n answers, w tokens in the longest; mask (n, w) is True on answer tokens, which stand at
 the left.
@@ -43,6 +45,24 @@ def kl_k3(logprob: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """r − 1 − log r with r = π_ref / π (n, w): unbiased and never negative."""
     log_ratio = (reference - logprob) * mask
     return log_ratio.exp() - 1 - log_ratio
+
+
+def kl_k2(logprob: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """½ (log π − log π_ref)² (n, w): never negative, biased, but little where the two are near."""
+    return kl_k1(logprob, reference, mask).square() / 2
+
+
+#: what `config.kl_estimator` names
+KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+
+
+def ensemble_score(members: Tensor, how: str, pessimism: float) -> Tensor:
+    """(n,) one score of the members' (n, M): their mean less `pessimism` times their standard
+    deviation, or the lowest (Coste et al. 2023, who take the variance).
+    """
+    if how == "minimum":
+        return members.amin(-1)
+    return members.mean(-1) - pessimism * members.std(-1, correction=0)
 
 
 def last_token(mask: Tensor) -> Tensor:

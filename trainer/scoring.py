@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -55,6 +55,7 @@ NORMALISATION = "normalisation.json"
 ENSEMBLE = "ensemble.safetensors"
 MEMBERS = "members"
 
+Number = TypeVar("Number", float, Tensor)
 Row = tuple[list[int], list[list[int]]]  # prompt tokens, tokens of each answer with its end
 
 
@@ -69,7 +70,7 @@ class Normalisation:
     std: float = 1.0
     temperature: float = 1.0
 
-    def apply(self, raw: float) -> float:
+    def apply(self, raw: Number) -> Number:
         return (raw - self.mean) / self.std
 
     def write(self, folder: Path) -> None:

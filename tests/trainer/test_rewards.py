@@ -35,6 +35,46 @@ def test_kl_estimators_of_one_token() -> None:
     close(rewards.kl_k3(logprob, reference, mask), [[0.1065307]])
 
 
+def test_k2_is_half_the_square_of_the_log_ratio() -> None:
+    """log π − log π_ref = ln 2 at the first token, −1 at the second, padding behind."""
+    policy, reference = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-1.693147, -1.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    close(rewards.kl_k2(policy, reference, mask), [[0.240227, 0.5, 0.0]])
+    # k1: ln 2, −1; k3: ½ − 1 + ln 2, e − 1 − 1
+    by_name = {
+        name: estimator(policy, reference, mask).tolist()[0]
+        for name, estimator in rewards.KL_ESTIMATORS.items()
+    }
+    assert by_name["k1"] == pytest.approx([0.693147, -1.0, 0.0], abs=1e-6)
+    assert by_name["k2"] == pytest.approx([0.240227, 0.5, 0.0], abs=1e-6)
+    assert by_name["k3"] == pytest.approx([0.193147, 0.718282, 0.0], abs=1e-6)
+
+
+def test_the_estimators_over_many_draws() -> None:
+    """π = (¾, ¼), π_ref = (½, ½): KL = ¾ ln 1.5 + ¼ ln 0.5 = 0.130812.
+
+    k2's expectation is ½ (¾ (ln 1.5)² + ¼ (ln 0.5)²) = 0.121707: too small.
+    """
+    policy = torch.tensor([[0.75, 0.25]]).log()
+    reference = torch.tensor([[0.5, 0.5]]).log()
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    weights = torch.tensor([[0.75, 0.25]])
+    mean = {
+        name: float((weights * estimator(policy, reference, mask)).sum())
+        for name, estimator in rewards.KL_ESTIMATORS.items()
+    }
+    assert mean == pytest.approx({"k1": 0.130812, "k2": 0.121707, "k3": 0.130812}, abs=1e-6)
+
+
+def test_the_score_of_an_ensemble() -> None:
+    """Members 1, 2, 3, 6: mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5."""
+    members = torch.tensor([[1.0, 2.0, 3.0, 6.0], [2.0, 2.0, 2.0, 2.0]])
+    assert rewards.ensemble_score(members, "mean", 0.0).tolist() == [3.0, 2.0]
+    worked = [3 - 0.5 * 3.5**0.5, 2.0]
+    assert rewards.ensemble_score(members, "mean", 0.5).tolist() == pytest.approx(worked)
+    assert rewards.ensemble_score(members, "minimum", 0.0).tolist() == [1.0, 2.0]
+
+
 def test_kl_is_nothing_on_padding() -> None:
     logprob, reference = torch.full((2, 3), -1.0), torch.full((2, 3), -3.0)
     close(rewards.kl_k1(logprob, reference, MASK), [[2, 2, 2], [2, 2, 0]])

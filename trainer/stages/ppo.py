@@ -2,60 +2,67 @@
 
 Choices
 - One base in memory: the policy is a low-rank adapter on it, the reference is the base without it.
-- The critic is a linear head on the frozen reward model's states and begins as the reward model's
-  own head, so one pass of the reward model gives scores and everything the critic will ever need.
+  Where every weight learns (`lora` false) they are float32, and the reference is a frozen copy.
+- Three kinds of critic (critics.py). The cheapest reads the frozen reward model's states, so one
+  pass of the reward model gives scores and everything the critic will ever need.
 - Old and reference log-probabilities come from the forward pass that is trained, in the very
   micro-batches that are trained: at step 0 the KL is exactly 0 and at the first update the ratio is
   exactly 1.
 - A step begins at a boundary from which it can be repeated bit for bit; being stopped in the middle
   costs that step.
 - Tokens, not micro-batches, weigh equally: sums are divided by the tokens of the whole minibatch.
-Non-goals: several devices, entropy bonus, a critic of its own.
+- Held-out prompts are answered with the same random numbers at every look, so that looks differ by
+  the policy alone.
+Non-goals: several devices, entropy bonus.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from trainer import checkpoints, modeling, rewards, scoring
+from trainer.alarms import alarms, over_budget
 from trainer.config import PPOConfig
-from trainer.data import Prompt, read_prompts
-from trainer.episodes import Actors, Rollout, roll_out
+from trainer.critics import Critic, calibrate, new_critic
+from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
+from trainer.episodes import Actors, MicroBatch, Rollout, Scorer, roll_out
 from trainer.events import RunError, Stopped, no_number
+from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
 from trainer.types import RunContext, Stopwatch
 
 #: parts of a step that are timed
-PARTS = ("generate", "score", "lower", "reference", "old", "update")
+PARTS = ("generate", "score", "lower", "reference", "old", "update", "watch")
 
 
 @dataclass
 class Learner:
     """What learns, and what must be kept to go on as if nothing had happened."""
 
-    adapter: dict[str, nn.Parameter]
-    critic: nn.Linear
+    weights: dict[str, nn.Parameter]  # of the policy: its adapter, or everything
+    critic: Critic
     optimizer: torch.optim.Optimizer
     kl_coef: float
-    kept: dict[str, Tensor]  # adapter at the last boundary whose KL was within the budget
+    kept: dict[str, Tensor]  # weights at the last boundary whose KL was within the budget
     history: list[dict[str, Any]] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all that a checkpoint needs."""
-        found = {f"adapter.{name}": value.detach() for name, value in self.adapter.items()}
-        found |= {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
-        found |= {f"kept.{name}": value for name, value in self.kept.items()}
+        """All that a checkpoint needs, copied where learning would change it."""
+        found: dict[str, Tensor] = {f"policy.{name}": value for name, value in self.weights.items()}
+        found |= {f"critic.{name}": value for name, value in self.critic.parameters().items()}
         found |= checkpoints.optimizer_state(self.optimizer)
-        return {name: value.detach().clone() for name, value in found.items()}
+        copies = {name: value.detach().clone() for name, value in found.items()}
+        return copies | {f"kept.{name}": value for name, value in self.kept.items()}
 
     def state(self, fingerprint: str) -> dict[str, Any]:
         """The numbers beside the tensors."""
@@ -70,29 +77,40 @@ class Learner:
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Go back to a checkpoint."""
         tensors = checkpoint.tensors
-        for name, value in self.adapter.items():
-            value.copy_(tensors[f"adapter.{name}"])
+        for name, value in self.weights.items():
+            value.copy_(tensors[f"policy.{name}"])
             self.kept[name] = tensors[f"kept.{name}"].to(value.device)
-        critic = {name: tensors[f"critic.{name}"] for name in self.critic.state_dict()}
-        self.critic.load_state_dict(critic)
+        for name, value in self.critic.parameters().items():
+            value.copy_(tensors[f"critic.{name}"])
         checkpoints.load_optimizer(self.optimizer, tensors)
         self.kl_coef = checkpoint.state["kl_coef"]
         self.history = checkpoint.state["history"]
         self.alerts = checkpoint.state["alerts"]
 
 
+@dataclass
+class Material:
+    """What a run reads besides models."""
+
+    prompts: list[Prompt]
+    ids: list[list[int]]  # the prompts as tokens
+    heldout: list[list[int]]  # prompts that are only looked at; may be none
+    ptx: Ptx | None
+
+
 def run(context: RunContext) -> dict[str, Any]:
     """Train; returns the report."""
     config = cast(PPOConfig, context.spec.config)
-    watch = Stopwatch()
 
     # 1. read what is asked, and go on from the last checkpoint if there is one
     policy_path, reward_path = context.input("policy"), context.input("reward")
-    prompts = read_prompts(context.input("prompts"))
+    check_inputs(context, config)
     checkpoint = checkpoints.resume(context)
     place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
-    actors, ids = load_actors(context, policy_path, reward_path, place, prompts)
-    learner = new_learner(actors, config)
+    actors, material = load_actors(context, policy_path, reward_path, place)
+    learner = new_learner(actors, config, context.spec.seed)
+    # with held-out prompts the second reward model is asked about them alone
+    writers = dataclasses.replace(actors, second=None) if material.heldout else actors
     if checkpoint:
         learner.restore(checkpoint)
 
@@ -104,22 +122,25 @@ def run(context: RunContext) -> dict[str, Any]:
         watch = Stopwatch()
         context.progress(step_share(step, config, 0.0))
         rollout = roll_out(
-            actors, config, ids, (context.spec.seed, step), watch, boundary.leave_if_asked
+            writers, config, material.ids, (context.spec.seed, step), watch, boundary.leave_if_asked
         )
         measured = measure(rollout, learner, config)
-        stopped_early = over_budget(measured["kl"], config)
+        if step % config.watch_every == 0:
+            watch.start("watch")
+            measured |= look(actors, material, config, context, boundary)
+        stopped_early = over_budget(measured["kl"], config.kl_budget)
         if stopped_early:
             context.emit("alert", step, code="kl_budget", message=stopped_early)
             break
-        learner.kept = {name: value.detach().clone() for name, value in learner.adapter.items()}
+        learner.kept = {name: boundary.tensors[f"policy.{name}"] for name in learner.weights}
         watch.start("update")
         if step == 0:
-            calibrate(learner, rollout)
-        learned = update(actors, learner, rollout, config, context, step, boundary)
+            calibrate(learner.critic, rollout)
+        learned = update(actors, learner, rollout, material.ptx, context, step, boundary)
         tell(context, config, learner, measured | learned, step, watch)
         if step % config.sample_every == 0:
-            tell_samples(context, actors, prompts, rollout, config, step)
-        if config.kl_control == "adaptive":
+            tell_samples(context, actors, material.prompts, rollout, config, step)
+        if config.kl_control == "adaptive" and step >= config.critic_warmup:
             learner.kl_coef = rewards.adapt_kl_coef(
                 learner.kl_coef,
                 measured["kl"],
@@ -137,11 +158,18 @@ def run(context: RunContext) -> dict[str, Any]:
     else:
         boundary = _Boundary(context, learner, step)
         rollout = roll_out(
-            actors, config, ids, (context.spec.seed, 0), Stopwatch(), boundary.leave_if_asked
+            writers,
+            config,
+            material.ids,
+            (context.spec.seed, 0),
+            Stopwatch(),
+            boundary.leave_if_asked,
         )
         final = measure(rollout, learner, config)
-        stopped_early = over_budget(final["kl"], config)
-        tell_samples(context, actors, prompts, rollout, config, step)
+        final |= look(actors, material, config, context, boundary)
+        stopped_early = over_budget(final["kl"], config.kl_budget)
+        raise_alarms(context, learner, [*learner.history, {"step": step, **final}], step)
+        tell_samples(context, actors, material.prompts, rollout, config, step)
     if stopped_early:
         go_back(learner)
         final = learner.history[-1] if learner.history else final
@@ -156,56 +184,142 @@ def run(context: RunContext) -> dict[str, Any]:
 # --- setting up ---------------------------------------------------------------------------------
 
 
+def check_inputs(context: RunContext, config: PPOConfig) -> None:
+    """Refuse settings and inputs that do not fit together."""
+    given = context.spec.inputs
+    if config.ptx_coef and "pairs" not in given:
+        raise RunError(
+            f"config.ptx_coef is {config.ptx_coef:g}, but there are no pairs to go on learning "
+            "from; add the input pairs, or set it to 0."
+        )
+    if "pairs" in given and not config.ptx_coef:
+        raise RunError(
+            "The input pairs would have no effect, since config.ptx_coef is 0; set it, or leave "
+            "the input out."
+        )
+
+
 def load_actors(
-    context: RunContext,
-    policy_path: Path,
-    reward_path: Path,
-    place: modeling.Placement,
-    prompts: Sequence[Prompt],
-) -> tuple[Actors, list[list[int]]]:
-    """Load policy and reward model, make sure that they fit; also the prompts as tokens."""
+    context: RunContext, policy_path: Path, reward_path: Path, place: modeling.Placement
+) -> tuple[Actors, Material]:
+    """Load all models, make sure that they fit; also the prompts and pairs as tokens."""
     config = cast(PPOConfig, context.spec.config)
     tokenizer = modeling.load_tokenizer(policy_path)
-    if tokenizer.get_vocab() != modeling.load_tokenizer(reward_path).get_vocab():
-        raise RunError(
-            f"The policy {policy_path} and the reward model {reward_path} have different "
-            "tokenizers; train the reward model on a base with the policy's tokenizer."
-        )
+    if not config.lora and config.dtype == "auto":
+        place = place._replace(dtype=torch.float32)  # bfloat16 would round small steps away
     policy = modeling.load_policy(policy_path, place)
-    dtype = modeling.choose_dtype(config.dtype, place.device, reward_path)
-    reward = modeling.load_reward(reward_path, modeling.Placement(place.device, dtype))
-    if not isinstance(getattr(reward, "score", None), nn.Linear):
+    reward = load_scorer(context, reward_path, tokenizer, place)
+    if not reward.size and (config.pessimism or config.ensemble != "mean"):
         raise RunError(
-            f"The reward model {reward_path} ({type(reward).__name__}) reads both ways; PPO needs "
-            "one with a decoder base, whose states its critic can read token by token."
+            f"The reward model {reward_path} is no ensemble, so config.pessimism and "
+            "config.ensemble mean nothing; take one, or leave them at their defaults."
         )
-    ids = [modeling.chat_ids(tokenizer, prompt.messages) for prompt in prompts]
+    second = None
+    if "second" in context.spec.inputs:
+        second = load_scorer(context, context.input("second"), tokenizer, place)
+    models = [policy, reward.model, *([second.model] if second else [])]
+
     # one more than the longest answer: the reward model reads an end behind a cut one
     new = config.max_new_tokens + 1
-    window = min(map(modeling.longest_context, (policy, reward)))
-    modeling.check_room([prompt.id for prompt in prompts], ids, new, window)
+    window = min(map(modeling.longest_context, models))
+    material = read_material(context, tokenizer, new, window)
+    probe, pad = max(material.ids + material.heldout, key=len), int(tokenizer.pad_token_id)
 
-    depth = modeling.adapted_depth(policy, config.lora_layers)
-    targets = modeling.linear_names(policy, depth)
-    modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
-    scale = scale_of(context, reward_path)
-    probe, pad = max(ids, key=len), int(tokenizer.pad_token_id)
-    depth = depth if modeling.splits(policy, probe, pad, depth) else 0
+    frozen, depth = None, 0
+    if config.lora:
+        depth = modeling.adapted_depth(policy, config.lora_layers)
+        targets = modeling.linear_names(policy, depth)
+        modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
+        depth = depth if modeling.splits(policy, probe, pad, depth) else 0
+    else:
+        frozen = modeling.load_policy(policy_path, place)
+        for model in (policy, frozen):
+            # Never given to an optimiser, the copy wants gradients for one reason: some layers
+            # choose their kernel by that, and the reference must round as the policy does.
+            model.requires_grad_(True)
     packs = config.answers_per_prompt > 1 and all(
-        modeling.shares_prompts(model, probe, pad, len(probe) + new) for model in (policy, reward)
+        modeling.shares_prompts(model, probe, pad, len(probe) + new) for model in models
     )
+    for scorer in (reward, second):
+        if scorer is not None:
+            scorer.shares = modeling.share_lower(policy, scorer.model, depth, pad)
+    if config.critic == "adapter" and not reward.shares:
+        below = modeling.adapted_depth(reward.model, config.lora_layers)
+        reward.depth = below if modeling.splits(reward.model, probe, pad, below) else 0
+    if material.ptx is not None:
+        material.ptx.depth = depth
     actors = Actors(
         policy=policy,
         reward=reward,
         tokenizer=tokenizer,
-        mean=scale.mean,
-        std=scale.std,
         packs=packs,
         depth=depth,
-        shares=modeling.share_lower(policy, reward, depth, pad),
         stop=modeling.stop_ids(policy, tokenizer),
+        frozen=frozen,
+        second=second,
     )
-    return actors, ids
+    return actors, material
+
+
+def load_scorer(
+    context: RunContext, path: Path, tokenizer: Any, place: modeling.Placement
+) -> Scorer:
+    """Open a reward model that PPO can read token by token."""
+    config = cast(PPOConfig, context.spec.config)
+    if tokenizer.get_vocab() != modeling.load_tokenizer(path).get_vocab():
+        raise RunError(
+            f"The policy {context.input('policy')} and the reward model {path} have different "
+            "tokenizers; train the reward model on a base with the policy's tokenizer."
+        )
+    dtype = modeling.choose_dtype(config.dtype, place.device, path)
+    model = modeling.load_reward(path, modeling.Placement(place.device, dtype))
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise RunError(
+            f"The reward model {path} ({type(model).__name__}) reads both ways; PPO needs "
+            "one with a decoder base, whose states its critic can read token by token."
+        )
+    return Scorer(
+        model,
+        scale_of(context, path),
+        scoring.read_members(path, head),
+        scoring.read_adapters(path, model),
+    )
+
+
+def read_material(context: RunContext, tokenizer: Any, new: int, window: int) -> Material:
+    """Prompts with room for `new` tokens, held-out ones too, and the pairs of the ptx loss."""
+    config = cast(PPOConfig, context.spec.config)
+    prompts = read_prompts(context.input("prompts"))
+    looked_at = []
+    if "heldout" in context.spec.inputs:
+        looked_at = read_prompts(context.input("heldout"))
+    shared = {prompt_hash(one.messages) for one in prompts} & {
+        prompt_hash(one.messages) for one in looked_at
+    }
+    if shared:
+        raise RunError(
+            f"{len(shared)} of the held-out prompts are trained on as well; take them out of the "
+            "input prompts or of the input heldout."
+        )
+    ids, heldout = (
+        [modeling.chat_ids(tokenizer, prompt.messages) for prompt in some]
+        for some in (prompts, looked_at)
+    )
+    names = [prompt.id for prompt in [*prompts, *looked_at]]
+    modeling.check_room(names, ids + heldout, new, window)
+    ptx = None
+    if config.ptx_coef:
+        ptx = Ptx(
+            rows=rows_of(tokenizer, read_pairs(context.input("pairs")), window),
+            pad=int(tokenizer.pad_token_id),
+            depth=0,
+            token_budget=config.token_budget,
+            coef=config.ptx_coef,
+            batch_size=config.ptx_batch,
+            seed=context.spec.seed,
+        )
+    return Material(prompts, ids, heldout, ptx)
 
 
 def scale_of(context: RunContext, reward_path: Path) -> scoring.Normalisation:
@@ -220,26 +334,22 @@ def scale_of(context: RunContext, reward_path: Path) -> scoring.Normalisation:
     return scoring.read_normalisation(reward_path)
 
 
-def new_learner(actors: Actors, config: PPOConfig) -> Learner:
-    """Adapter with B = 0, critic = the reward model's head after normalisation, and their
-    optimiser.
-    """
-    score = cast(nn.Linear, actors.reward.score)
-    critic = nn.Linear(score.in_features, 1, device=score.weight.device)
-    with torch.no_grad():
-        critic.weight.copy_(score.weight.float() / actors.std)
-        offset = 0.0 if score.bias is None else float(score.bias)
-        critic.bias.fill_((offset - actors.mean) / actors.std)
-    adapter = modeling.adapter_parameters(actors.policy)
+def new_learner(actors: Actors, config: PPOConfig, seed: int) -> Learner:
+    """The policy's weights (an adapter with B = 0, or all), a critic, and their optimiser."""
+    critic = new_critic(actors, config, seed)
+    if config.lora:
+        weights = modeling.adapter_parameters(actors.policy)
+    else:
+        weights = dict(actors.policy.named_parameters())
     optimizer = torch.optim.Adam(
         [
-            {"params": list(adapter.values()), "lr": config.lr},
-            {"params": list(critic.parameters()), "lr": config.critic_lr},
+            {"params": list(weights.values()), "lr": config.lr},
+            {"params": list(critic.parameters().values()), "lr": config.critic_lr},
         ],
         eps=1e-5,
     )
-    kept = {name: value.detach().clone() for name, value in adapter.items()}
-    return Learner(adapter, critic, optimizer, config.kl_coef, kept)
+    kept = {name: value.detach().clone() for name, value in weights.items()}
+    return Learner(weights, critic, optimizer, config.kl_coef, kept)
 
 
 class _Boundary:
@@ -268,52 +378,41 @@ class _Boundary:
 # --- learning -----------------------------------------------------------------------------------
 
 
-def values_of(learner: Learner, features: Tensor) -> Tensor:
-    """The critic's value before each token, (…, w)."""
-    values: Tensor = learner.critic(features.float())[..., 0]
-    return values
+class Targets(NamedTuple):
+    """What the passes of a step steer to, all (E, w)."""
+
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
 
 
 @torch.no_grad()
-def calibrate(learner: Learner, rollout: Rollout) -> None:
-    """Bring the critic's first values onto the scores of the first answers: V ← a V + b.
-
-    The reward model's head was fitted at the ends of answers, and says something else in their
-    middle. Two numbers by least squares over all tokens cannot learn the answers by heart.
-    """
+def targets_of(learner: Learner, rollout: Rollout, config: PPOConfig) -> Targets:
+    """Rewards, values, advantages."""
     mask = rollout.mask
-    values = values_of(learner, rollout.features)
-    scores = rollout.score[: len(mask), None].expand_as(values)
-    mean, target = rewards.masked_mean(values, mask), rewards.masked_mean(scores, mask)
-    spread = rewards.masked_mean((values - mean).square(), mask)
-    common = rewards.masked_mean((values - mean) * (scores - target), mask)
-    slope = torch.where(spread > 0, common / spread.clamp(min=1e-12), torch.zeros_like(spread))
-    learner.critic.weight.mul_(slope)
-    learner.critic.bias.mul_(slope).add_(target - slope * mean)
+    penalty = rewards.KL_ESTIMATORS[config.kl_estimator](rollout.old, rollout.reference, mask)
+    score = final_score(rollout, config)
+    shaped = rewards.shaped_rewards(penalty, score, mask, learner.kl_coef)
+    old_values = learner.critic.all_values(rollout)
+    advantages, returns = rewards.gae(shaped, old_values, mask, config.gamma, config.lam)
+    if config.whiten:
+        advantages = rewards.whiten(advantages, mask)
+    return Targets(old_values, advantages, returns)
 
 
 def update(
     actors: Actors,
     learner: Learner,
     rollout: Rollout,
-    config: PPOConfig,
+    ptx: Ptx | None,
     context: RunContext,
     step: int,
     boundary: _Boundary,
 ) -> dict[str, float]:
     """Some passes of clipped updates over the step's answers; returns what happened, per token."""
-    # 1. rewards, values, advantages
-    mask = rollout.mask
-    kl = rewards.kl_k1(rollout.old, rollout.reference, mask)
-    score = final_score(rollout, config)
-    shaped = rewards.shaped_rewards(kl, score, mask, learner.kl_coef)
-    with torch.no_grad():
-        old_values = values_of(learner, rollout.features) * mask
-    advantages, returns = rewards.gae(shaped, old_values, mask, config.gamma, config.lam)
-    if config.whiten:
-        advantages = rewards.whiten(advantages, mask)
-
-    # 2. passes over the minibatches, in a new order each time
+    config = cast(PPOConfig, context.spec.config)
+    targets = targets_of(learner, rollout, config)
+    warming = step < config.critic_warmup
     seen = _Sums()
     count = config.epochs * len(rollout.minibatches)
     done = 0
@@ -326,27 +425,15 @@ def update(
             learner.optimizer.zero_grad(set_to_none=True)
             here = _Sums()
             for micro in minibatch:
-                place, width = micro.episodes, micro.batch.mask.shape[1]
-                logprob, _ = modeling.response_logprobs(
-                    actors.policy, micro.batch, config.temperature
+                value = critic_backward(learner.critic, rollout, micro, targets, tokens, config)
+                policy = policy_backward(
+                    None if warming else actors, rollout, micro, targets, tokens, config
                 )
-                policy = rewards.policy_loss(
-                    logprob,
-                    rollout.old[place, :width],
-                    advantages[place, :width],
-                    micro.batch.mask,
-                    config.clip,
-                )
-                value = rewards.value_loss(
-                    values_of(learner, rollout.features[place, :width]),
-                    old_values[place, :width],
-                    returns[place, :width],
-                    micro.batch.mask,
-                    config.value_clip,
-                )
-                ((policy.loss + config.vf_coef * value) / tokens).backward()
                 here.add(policy, value, tokens=int(micro.batch.mask.sum()))
                 boundary.leave_if_asked()
+            if ptx is not None and not warming:
+                index = step * count + done
+                here.ptx.append(ptx.backward(actors.policy, index, boundary.leave_if_asked))
             refuse_nan(here, step)
             if not done:
                 first_ratio = here.mean("ratio")
@@ -356,8 +443,54 @@ def update(
             done += 1
             context.progress(step_share(step, config, 0.4 + 0.6 * done / count))
             if config.target_kl and here.mean("approx_kl") > config.target_kl:
-                return finish_update(learner, rollout, returns, old_values, seen, first_ratio, done)
-    return finish_update(learner, rollout, returns, old_values, seen, first_ratio, done)
+                return finish_update(rollout, targets, seen, first_ratio, done)
+    return finish_update(rollout, targets, seen, first_ratio, done)
+
+
+def critic_backward(
+    critic: Critic,
+    rollout: Rollout,
+    micro: MicroBatch,
+    targets: Targets,
+    tokens: int,
+    config: PPOConfig,
+) -> Tensor:
+    """Add the gradient of a micro-batch's value loss; returns the loss, summed over its tokens."""
+    place, mask = micro.episodes, micro.batch.mask
+    width = mask.shape[1]
+    loss = rewards.value_loss(
+        critic.values(rollout, micro),
+        targets.old_values[place, :width],
+        targets.returns[place, :width],
+        mask,
+        config.value_clip,
+    )
+    (config.vf_coef * loss / tokens).backward()
+    return loss
+
+
+def policy_backward(
+    actors: Actors | None,
+    rollout: Rollout,
+    micro: MicroBatch,
+    targets: Targets,
+    tokens: int,
+    config: PPOConfig,
+) -> rewards.PolicyLoss:
+    """Add the gradient of a micro-batch's clipped objective; returns its sums.
+
+    Without actors, while the critic warms up, the policy is the one that wrote the answers.
+    """
+    place, mask = micro.episodes, micro.batch.mask
+    width = mask.shape[1]
+    old = rollout.old[place, :width]
+    logprob = old
+    if actors is not None:
+        logprob, _ = modeling.response_logprobs(actors.policy, micro.batch, config.temperature)
+    found = rewards.policy_loss(logprob, old, targets.advantages[place, :width], mask, config.clip)
+    if actors is not None:
+        (found.loss / tokens).backward()
+    return found
 
 
 def step_share(step: int, config: PPOConfig, within: float) -> float:
@@ -369,6 +502,8 @@ def final_score(rollout: Rollout, config: PPOConfig) -> Tensor:
     """(E,) normalised score as the reward uses it: bounded, less for an answer without its end."""
     count = rollout.mask.shape[0]
     score = rollout.score[:count]
+    if rollout.members is not None:
+        score = rewards.ensemble_score(rollout.members, config.ensemble, config.pessimism)
     if config.score_clip:
         score = score.clamp(-config.score_clip, config.score_clip)
     cut = [not answer.finished for answer in rollout.answers[:count]]
@@ -382,6 +517,7 @@ class _Sums:
         self.tokens = 0
         self.sums = dict.fromkeys(("loss", "clipped", "ratio", "approx_kl", "value"), 0.0)
         self.gradients: list[float] = []
+        self.ptx: list[float] = []  # nats a token, one for each optimiser step
 
     def add(self, policy: rewards.PolicyLoss, value: Tensor, tokens: int) -> None:
         self.tokens += tokens
@@ -392,6 +528,7 @@ class _Sums:
         self.tokens += other.tokens
         for name, number in other.sums.items():
             self.sums[name] += number
+        self.ptx += other.ptx
 
     def mean(self, name: str) -> float:
         """Per token."""
@@ -400,27 +537,22 @@ class _Sums:
 
 def refuse_nan(sums: _Sums, step: int) -> None:
     """A loss that is no number would spoil every weight."""
-    if not all(map(math.isfinite, sums.sums.values())):
+    if not all(map(math.isfinite, [*sums.sums.values(), *sums.ptx])):
         raise no_number("The loss is", step)
 
 
 def clip_gradients(learner: Learner, most: float) -> float:
-    """Norm of the adapter's gradient before clipping; adapter and critic are clipped apart."""
+    """Norm of the policy's gradient before clipping; policy and critic are clipped apart."""
     limit = most or math.inf
-    nn.utils.clip_grad_norm_(learner.critic.parameters(), limit)
-    return float(nn.utils.clip_grad_norm_(list(learner.adapter.values()), limit))
+    nn.utils.clip_grad_norm_(list(learner.critic.parameters().values()), limit)
+    return float(nn.utils.clip_grad_norm_(list(learner.weights.values()), limit))
 
 
 def finish_update(
-    learner: Learner,
-    rollout: Rollout,
-    returns: Tensor,
-    old_values: Tensor,
-    seen: _Sums,
-    first_ratio: float,
-    done: int,
+    rollout: Rollout, targets: Targets, seen: _Sums, first_ratio: float, done: int
 ) -> dict[str, float]:
     """What the update did, as metrics."""
+    mask = rollout.mask
     return {
         "policy_loss": seen.mean("loss"),
         "value_loss": seen.mean("value"),
@@ -430,8 +562,9 @@ def finish_update(
         "approx_kl": seen.mean("approx_kl"),
         "grad_norm": sum(seen.gradients) / max(len(seen.gradients), 1),
         "updates": done,
-        "value_mean": float(rewards.masked_mean(old_values, rollout.mask)),
-        "explained_variance": rewards.explained_variance(old_values, returns, rollout.mask),
+        "value_mean": float(rewards.masked_mean(targets.old_values, mask)),
+        "explained_variance": rewards.explained_variance(targets.old_values, targets.returns, mask),
+        **({"ptx_loss": sum(seen.ptx) / len(seen.ptx)} if seen.ptx else {}),
     }
 
 
@@ -443,14 +576,15 @@ def measure(rollout: Rollout, learner: Learner, config: PPOConfig) -> dict[str, 
     tokens.
     """
     mask, count = rollout.mask, rollout.mask.shape[0]
-    kl = rewards.kl_k1(rollout.old, rollout.reference, mask)
-    per_reply = kl.sum(-1)
+    per_reply = rewards.kl_k1(rollout.old, rollout.reference, mask).sum(-1)
+    penalty = rewards.KL_ESTIMATORS[config.kl_estimator](rollout.old, rollout.reference, mask)
     score = rollout.score[:count]
     own = rollout.answers[:count]
+    paid = final_score(rollout, config) - learner.kl_coef * penalty.sum(-1)
     return {
         "reward": float(score.mean()),
         "reward_std": float(score.std(correction=0)),
-        "objective": float((final_score(rollout, config) - learner.kl_coef * per_reply).mean()),
+        "objective": float(paid.mean()),
         "kl": float(per_reply.mean()),
         "kl_k3": float(rewards.kl_k3(rollout.old, rollout.reference, mask).sum(-1).mean()),
         "kl_coef": learner.kl_coef,
@@ -460,17 +594,56 @@ def measure(rollout: Rollout, learner: Learner, config: PPOConfig) -> dict[str, 
         "distinct_2": rewards.distinct([answer.ids for answer in own]),
         "sampler_gap": rollout.sampler_gap,
         "episodes": count,
+        **judged(rollout, "member"),
     }
 
 
-def over_budget(kl: float, config: PPOConfig) -> str:
-    """A sentence when the policy has gone too far from its reference, else nothing."""
-    if not config.kl_budget or kl <= config.kl_budget:
-        return ""
-    return (
-        f"The KL reached {kl:.1f} nats a reply, over the budget of {config.kl_budget:g}: "
-        "training stopped, and the weights of the last step within it are kept."
+def judged(rollout: Rollout, name: str) -> dict[str, float]:
+    """What is not trained on says about the answers: an ensemble's members, a second reward model.
+
+    The members' figures are NAME_spread and NAME_min.
+    """
+    found: dict[str, float] = {}
+    if rollout.members is not None:
+        found[f"{name}_spread"] = float(rollout.members.std(-1, correction=0).mean())
+        found |= _with_error(f"{name}_min", rollout.members.amin(-1))
+    if rollout.second is not None:
+        found |= _with_error("second_reward", rollout.second)
+    return found
+
+
+def _with_error(name: str, scores: Tensor) -> dict[str, float]:
+    """Mean of one score an answer, with its standard error."""
+    error = float(scores.std(correction=0)) / math.sqrt(len(scores))
+    return {name: float(scores.mean()), f"{name}_se": error}
+
+
+def look(
+    actors: Actors,
+    material: Material,
+    config: PPOConfig,
+    context: RunContext,
+    boundary: _Boundary,
+) -> dict[str, float]:
+    """How the policy does on the held-out prompts, one answer each; nothing without them."""
+    if not material.heldout:
+        return {}
+    whole = dataclasses.replace(
+        config,
+        episodes_per_step=len(material.heldout),
+        answers_per_prompt=1,
+        minibatches=1,
+        samples=0,
     )
+    draw = (answer_seed(context.spec.seed, "heldout"), 0)
+    rollout = roll_out(actors, whole, material.heldout, draw, Stopwatch(), boundary.leave_if_asked)
+    kl = rewards.kl_k1(rollout.old, rollout.reference, rollout.mask).sum(-1).mean()
+    return {
+        "heldout_reward": float(rollout.score.mean()),
+        "heldout_kl": float(kl),
+        "sqrt_kl": math.sqrt(max(float(kl), 0.0)),
+        **judged(rollout, "heldout"),
+    }
 
 
 def tell(
@@ -484,41 +657,17 @@ def tell(
     """Keep a step's numbers, write its metric event and the alerts that they give rise to."""
     learner.history.append({"step": step, **metrics})
     context.emit("metric", step, total=config.steps, **metrics, **watch.metrics(PARTS))
-    for code, message in alarms(learner.history):
+    raise_alarms(context, learner, learner.history, step)
+
+
+def raise_alarms(
+    context: RunContext, learner: Learner, history: Sequence[Mapping[str, Any]], step: int
+) -> None:
+    """Write each alarm once."""
+    for code, message in alarms(history):
         if code not in learner.alerts:
             learner.alerts.append(code)
             context.emit("alert", step, code=code, message=message)
-
-
-def alarms(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Signs that the policy pleases the reward model in ways nobody meant."""
-    first, now = history[0], history[-1]
-    found = []
-    if abs(now["length"] - first["length"]) > 0.5 * first["length"]:
-        found.append(
-            (
-                "length_drift",
-                f"Answers went from {first['length']:.0f} to {now['length']:.0f} tokens.",
-            )
-        )
-    if now["entropy"] < 0.5 * first["entropy"]:
-        found.append(
-            (
-                "entropy_collapse",
-                f"Entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token.",
-            )
-        )
-    if now["distinct_2"] < 0.5 * first["distinct_2"]:
-        found.append(
-            (
-                "distinct_collapse",
-                f"Different pairs of tokens fell from {first['distinct_2']:.0%} "
-                f"to {now['distinct_2']:.0%}.",
-            )
-        )
-    if first["eos_rate"] >= 0.8 > now["eos_rate"]:
-        found.append(("missing_ends", f"Only {now['eos_rate']:.0%} of the answers still end."))
-    return found
 
 
 def tell_samples(
@@ -550,8 +699,8 @@ def tell_samples(
 
 @torch.no_grad()
 def go_back(learner: Learner) -> None:
-    """Take the last adapter whose KL was within the budget."""
-    for name, value in learner.adapter.items():
+    """Take the last weights whose KL was within the budget."""
+    for name, value in learner.weights.items():
         value.copy_(learner.kept[name])
 
 
@@ -577,13 +726,18 @@ def make_report(
 
 
 def publish(context: RunContext, actors: Actors, report: Mapping[str, Any]) -> None:
-    """Write out/: the merged policy with tokenizer, card, report, and the adapter alone."""
+    """Write out/: the plain policy with tokenizer, card and report, and an adapter alone."""
+    config = cast(PPOConfig, context.spec.config)
+    base = context.spec.inputs["policy"]
+    name = base if isinstance(base, str) else base["path"]
 
     def write(folder: Path) -> None:
+        if not config.lora:  # in the number format that policies have on this machine
+            path = context.input("policy")
+            actors.policy.to(modeling.choose_dtype(config.dtype, actors.policy.device, path))
         modeling.save_merged(actors.policy, actors.tokenizer, folder)
-        base = context.spec.inputs["policy"]
-        name = base if isinstance(base, str) else base["path"]
-        modeling.save_adapter(actors.policy, folder / "adapter", name)
+        if config.lora:
+            modeling.save_adapter(actors.policy, folder / "adapter", name)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         (folder / "README.md").write_text(card(context, report, name), "utf-8")
 
@@ -594,6 +748,12 @@ def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
     """The model card."""
     reward = context.spec.inputs["reward"]
     judge_name = reward if isinstance(reward, str) else reward["path"]
+    weights = "The weights load with `AutoModelForCausalLM.from_pretrained`. "
+    if cast(PPOConfig, context.spec.config).lora:
+        weights = (
+            "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; "
+            "`adapter/` holds the low-rank adapter alone, for peft. "
+        )
     stopped = f"\n{report['stopped_early']}\n" if report["stopped_early"] else ""
     return (
         f"# Policy\n\nTrained by PPO from `{base}` against the reward model `{judge_name}`: "
@@ -604,6 +764,5 @@ def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
         f"- KL from the reference {report['kl']:.2f} nats an answer\n\n"
         "These numbers are on training prompts, from the reward model that was trained against: "
         "they show that training worked, not that people like the answers better.\n\n"
-        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; `adapter/` "
-        "holds the low-rank adapter alone, for peft. `report.json` holds every step.\n"
+        f"{weights}`report.json` holds every step.\n"
     )
