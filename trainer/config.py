@@ -595,6 +595,32 @@ CONFIGS: dict[str, type[StageConfig]] = {
     )
 }
 
+#: What an input is: a model that writes, one that may also be an encoder, a reward model, any
+#: with a tokenizer, or data of a kind; see `input_kind`.
+INPUT_KINDS = {
+    "policy": "writer",
+    "reference": "writer",
+    "base": "writer",
+    "reward": "reward",
+    "second": "reward",
+    "tokenizer": "tokenizer",
+    "prompts": "prompts",
+    "rankings": "rankings",
+    "pairs": "pairs",
+    "answers": "answers",
+    "text": "text",
+    "history": "report",
+}
+
+
+def input_kind(stage: str, name: str) -> str:
+    """What the input `name` of a stage is; `heldout` is of the kind that the stage learns from."""
+    if name == "heldout":
+        learned = {one for names in CONFIGS[stage].needs for one in names}
+        return next(kind for kind in ("pairs", "rankings", "prompts") if kind in learned)
+    return "backbone" if (stage, name) == ("reward", "base") else INPUT_KINDS[name]
+
+
 #: A path or registered name, or {"path": …, "sha256": …}.
 InputValue = str | Mapping[str, str]
 

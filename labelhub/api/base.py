@@ -41,9 +41,9 @@ class ApiView(generics.GenericAPIView[Any]):
         """Who asks; the permission classes let nobody else through."""
         return cast(User, self.request.user)
 
-    def query(self) -> dict[str, Any]:
+    def query(self, filters: type[Filters] | None = None) -> dict[str, Any]:
         """The checked query string; an unknown or unreadable filter is refused, not ignored."""
-        reader = self.filters(data=self.request.query_params.dict())
+        reader = (filters or self.filters)(data=self.request.query_params.dict())
         reader.is_valid(raise_exception=True)
         return cast(dict[str, Any], reader.validated_data)
 

@@ -15,6 +15,7 @@ from labelhub.accounts.models import User
 from labelhub.projects.models import Project
 from labelhub.projects.queries import Role, get_project_or_404, visible_projects
 from labelhub.registry.models import ModelVersion
+from labelhub.runs.models import Corpus
 
 M = TypeVar("M", bound=Model)
 
@@ -45,6 +46,16 @@ def visible_versions(user: User, project: str | None = None) -> QuerySet[ModelVe
     if not projects.exists():
         return ModelVersion.objects.none()
     return ModelVersion.objects.filter(Q(project__isnull=True) | Q(project__in=projects))
+
+
+def visible_corpora(user: User, project: str | None = None) -> QuerySet[Corpus]:
+    """The texts of the user's projects, with those of the house; a stranger sees none."""
+    projects = visible_projects(user)
+    if project:
+        projects = projects.filter(pk=get_project_or_404(user, project).pk)
+    if not projects.exists():
+        return Corpus.objects.none()
+    return Corpus.objects.filter(Q(project__isnull=True) | Q(project__in=projects))
 
 
 def find_version(user: User, pk: int) -> ModelVersion:

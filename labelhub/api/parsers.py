@@ -14,6 +14,7 @@ from typing import IO, Any
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
 
 from labelhub.api.errors import TooLarge
 
@@ -50,6 +51,42 @@ class JSONLinesParser(BaseParser):
     ) -> dict[str, list[str]]:
         """The lines. Only \\n ends one: U+2028 and its like may stand inside a JSON string."""
         return {"lines": read_text(stream).removesuffix("\n").split("\n")}
+
+
+class TextFileParser(BaseParser):
+    """A body that is one file of text; what it may hold is checked while it is copied."""
+
+    media_type = "text/plain"
+    ending = ".txt"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The stream itself: it may be longer than memory."""
+        return {"stream": stream, "ending": self.ending}
+
+
+class GzipFileParser(TextFileParser):
+    """A packed text."""
+
+    media_type = "application/gzip"
+    ending = ".txt.gz"
+
+
+class LinesFileParser(TextFileParser):
+    """A text as JSON lines."""
+
+    media_type = "application/x-ndjson"
+    ending = ".jsonl"
+
+
+def is_lines(request: Request) -> bool:
+    """Whether the body is JSON lines."""
+    sent = str(request.content_type).partition(";")[0].strip().lower()
+    return sent == JSONLinesParser.media_type
 
 
 def read_text(stream: IO[bytes]) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
@@ -17,7 +16,7 @@ from labelhub.projects.models import Guidelines, Membership, Project
 from labelhub.prompts.models import Prompt
 from labelhub.registry.models import ModelVersion, Parent
 from labelhub.rounds.models import Round, RoundRun
-from labelhub.runs.models import Run, RunEvent, Snapshot
+from labelhub.runs.models import Corpus, Run, RunEvent, RunInput, Snapshot
 
 # A run or an import names at most so many rows.
 MAX_ROWS = 10_000
@@ -164,32 +163,120 @@ class ImportReportSerializer(serializers.Serializer[Any]):
 
 
 class SnapshotSerializer(serializers.ModelSerializer[Snapshot]):
-    """An immutable, hashed list of rankings."""
+    """An immutable, hashed list of rankings, or of pairs to fine-tune on."""
 
     project = slug_of()
     created_by = slug_of("username")
     rankings = serializers.SerializerMethodField(help_text="Where its JSON lines are.")
+    pairs = serializers.SerializerMethodField(help_text="Where its JSON lines are.")
 
     class Meta:
         model = Snapshot
-        fields = ["id", "project", "sha256", "count", "created", "created_by", "rankings"]
+        fields = [
+            "id", "project", "kind", "sha256", "count", "created", "created_by", "rankings",
+            "pairs",
+        ]  # fmt: skip
         extra_kwargs = {"sha256": {"help_text": "Of the JSON lines."}}
 
-    @extend_schema_field(OpenApiTypes.URI)
-    def get_rankings(self, snapshot: Snapshot) -> str:
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    def get_rankings(self, snapshot: Snapshot) -> str | None:
         """The address of rankings.jsonl."""
-        return reverse(
-            "api:snapshot-rankings", args=[snapshot.pk], request=self.context.get("request")
-        )
+        return self._lines(snapshot, "rankings")
+
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    def get_pairs(self, snapshot: Snapshot) -> str | None:
+        """The address of pairs.jsonl."""
+        return self._lines(snapshot, "pairs")
+
+    def _lines(self, snapshot: Snapshot, holds: str) -> str | None:
+        if snapshot.holds != holds:
+            return None
+        name = f"api:snapshot-{holds}"
+        return str(reverse(name, args=[snapshot.pk], request=self.context.get("request")))
 
 
 class SnapshotCreateSerializer(Strict):
-    """The project whose rankings are to be frozen."""
+    """What is to be frozen of a project."""
 
     project = Text(max_length=60)
+    kind = serializers.ChoiceField(
+        choices=Snapshot.Kind.choices,
+        required=False,
+        default=Snapshot.Kind.RANKINGS,
+        help_text=(
+            "Rankings; ideal answers as pairs; or the answers that rankings put first. Pairs from "
+            "a file are sent as JSON lines."
+        ),
+    )
+
+
+# --- texts
+
+
+class CorpusSerializer(serializers.ModelSerializer[Corpus]):
+    """Raw text to pretrain on."""
+
+    project = serializers.SlugRelatedField[Project](
+        slug_field="slug", read_only=True, help_text="None: of the whole house."
+    )
+    created_by = slug_of("username")
+
+    class Meta:
+        model = Corpus
+        fields = ["id", "project", "name", "sha256", "files", "size", "created", "created_by"]
+        extra_kwargs = {
+            "sha256": {"help_text": "Of the manifest that lists the hash of every file."},
+            "size": {"help_text": "Bytes of text, unpacked."},
+        }
+
+
+class CorpusAddFilter(Filters):
+    """What the text in the body is to be called, and whose it is."""
+
+    project = serializers.SlugField()
+    name = serializers.CharField(max_length=80)
 
 
 # --- runs
+
+
+class StageSerializer(serializers.Serializer[Any]):
+    """What a stage reads, what it makes, and its settings."""
+
+    stage = serializers.ChoiceField(choices=Run.Stage.choices)
+    title = serializers.CharField()
+    about = serializers.CharField()
+    needs = serializers.ListField(
+        child=serializers.ListField(child=serializers.CharField()),
+        help_text="Sets of inputs: one of them must be complete.",
+    )
+    may_use = serializers.ListField(child=serializers.CharField(), help_text="Inputs besides.")
+    inputs = serializers.DictField(help_text="JSON Schema of each input, by role.")
+    config = serializers.DictField(help_text="JSON Schema of the settings.")
+    makes = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Kinds of model version that may come out, by the settings.",
+    )
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "array", "items": {"type": "integer"}, "maxItems": MAX_ROWS},
+            {"type": "object", "additionalProperties": True},
+        ]
+    }
+)
+class Rows(serializers.Field[Any, Any, Any, Any]):
+    """Numbers of rows, or an object that chooses among the project's rows."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            return data
+        return ids().run_validation(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
@@ -209,16 +296,39 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 class RunDetailSerializer(RunSerializer):
     """One execution of a stage with all that it read and made."""
 
-    inputs = serializers.SerializerMethodField(help_text="Role: name of the model version.")
+    inputs = serializers.SerializerMethodField(
+        help_text="By role: name of a model version or text, number of a snapshot or run."
+    )
+    rows = serializers.SerializerMethodField(help_text="By role: how many prompts or answers.")
+    snapshot = serializers.SerializerMethodField(help_text="What it learns from, if it is one.")
     output = slug_of("name")
 
     class Meta(RunSerializer.Meta):
-        fields = [*RunSerializer.Meta.fields, "config", "inputs", "snapshot", "output", "report"]
+        fields = [
+            *RunSerializer.Meta.fields, "config", "inputs", "rows", "snapshot", "output", "report"
+        ]  # fmt: skip
 
-    @extend_schema_field({"type": "object", "additionalProperties": {"type": "string"}})
-    def get_inputs(self, run: Run) -> dict[str, str]:
-        """Which version played which role."""
-        return {link.role: link.version.name for link in run.model_inputs.all()}
+    @extend_schema_field({"type": "object", "additionalProperties": True})
+    def get_inputs(self, run: Run) -> dict[str, str | int]:
+        """What played which role."""
+        links = run.inputs.select_related("version", "snapshot", "corpus", "source")
+        return {link.role: shown_input(link) for link in links}
+
+    @extend_schema_field({"type": "object", "additionalProperties": {"type": "integer"}})
+    def get_rows(self, run: Run) -> dict[str, int]:
+        """How many rows were read."""
+        return {role: len(numbers) for role, numbers in run.data.items()}
+
+    def get_snapshot(self, run: Run) -> int | None:
+        """The snapshot in the role rankings or pairs."""
+        links = run.inputs.filter(role__in=["rankings", "pairs"], snapshot__isnull=False)
+        return links.order_by("-role").values_list("snapshot_id", flat=True).first()
+
+
+def shown_input(link: RunInput) -> str | int:
+    """What somebody would write to name the input again."""
+    thing = link.thing
+    return thing.name if isinstance(thing, ModelVersion | Corpus) else int(thing.pk)
 
 
 class RunCreateSerializer(Strict):
@@ -230,16 +340,19 @@ class RunCreateSerializer(Strict):
         required=False, help_text="Settings of the stage; what is left out has a good default."
     )
     inputs = serializers.DictField(
-        child=Text(max_length=140),
+        child=serializers.JSONField(),
         required=False,
-        help_text="Role (policy, reference, reward, base): name of a model version.",
+        help_text="By role: name of a model version or text, number of a snapshot or run.",
     )
     snapshot = Whole(
         min_value=1, max_value=MAX_ID, required=False, help_text="Number of the snapshot to read."
     )
-    prompts = ids(help_text="Numbers of the prompts to read.")
-    answers = ids(help_text="Numbers of the answers to score.")
-    seed = Whole(min_value=0, max_value=2**31 - 1, required=False, default=0)
+    prompts = Rows(
+        required=False,
+        help_text='Numbers of prompts, or {"held_out"?, "language"?, "number"?}, drawn by seed.',
+    )
+    answers = Rows(required=False, help_text='Numbers of answers, or {"version"?, "number"?}.')
+    seed = Whole(min_value=0, max_value=MAX_ID, required=False, default=0)
 
 
 class RunFilter(ProjectFilter):

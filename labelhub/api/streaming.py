@@ -15,6 +15,7 @@ from labelhub.rankings.models import Ranking
 from labelhub.rankings.queries import export_lines, sft_lines
 from labelhub.rankings.verdicts import consensus_lines
 from labelhub.runs.models import Snapshot
+from labelhub.runs.queries import snapshot_lines
 
 
 class JSONLinesRenderer(JSONRenderer):
@@ -24,13 +25,13 @@ class JSONLinesRenderer(JSONRenderer):
     format = "jsonl"
 
 
-def rankings_response(request: Request, snapshot: Snapshot) -> HttpResponseBase:
+def snapshot_response(request: Request, snapshot: Snapshot) -> HttpResponseBase:
     """The snapshot's lines as a stream, or 304 for whoever holds them already."""
     etag = f'"{snapshot.sha256}"'
     unchanged = get_conditional_response(request._request, etag=etag)
     if unchanged is not None:
         return unchanged
-    name = f"snapshot-{snapshot.pk}-rankings.jsonl"
+    name = f"snapshot-{snapshot.pk}-{snapshot.holds}.jsonl"
     response = file_response(request._request, snapshot_chunks(snapshot), name)
     response["ETag"] = etag
     return response
@@ -54,6 +55,9 @@ def snapshot_chunks(snapshot: Snapshot) -> Iterator[bytes]:
 
     Rankings of somebody whose data was deleted since are missing.
     """
+    if snapshot.holds != "rankings":
+        yield from chunks_of(snapshot_lines(snapshot))
+        return
     items = snapshot.items.filter(ranking__isnull=False).order_by("ranking_id")
     weights = list(items.values_list("ranking_id", "weight"))
     for start in range(0, len(weights), BATCH):

@@ -28,6 +28,13 @@ urlpatterns = [
         views_snapshots.ApiSnapshotRankings.as_view(),
         name="snapshot-rankings",
     ),
+    path(
+        "snapshots/<int:pk>/pairs.jsonl",
+        views_snapshots.ApiSnapshotPairs.as_view(),
+        name="snapshot-pairs",
+    ),
+    path("corpora/", views_snapshots.ApiCorpora.as_view(), name="corpora"),
+    path("stages/", views_runs.ApiStages.as_view(), name="stages"),
     path("runs/", views_runs.ApiRuns.as_view(), name="runs"),
     path("runs/<int:pk>/", views_runs.ApiRun.as_view(), name="run"),
     path("runs/<int:pk>/stop/", views_runs.ApiRunStop.as_view(), name="run-stop"),

@@ -15,7 +15,7 @@ from labelhub.accounts.models import ApiToken
 from labelhub.api import serializers as s
 from labelhub.api.base import ApiView
 from labelhub.api.lookups import visible
-from labelhub.api.parsers import JSONLinesParser, StrictJSONParser
+from labelhub.api.parsers import JSONLinesParser, StrictJSONParser, is_lines
 from labelhub.api.streaming import JSONLinesRenderer, consensus_response, sft_response
 from labelhub.projects.models import Membership
 from labelhub.projects.queries import (
@@ -154,15 +154,11 @@ class ApiPrompts(ApiView):
         return Response(s.ImportReportSerializer(body).data)
 
     def _sent(self) -> tuple[str, list[Any]]:
-        media_type = str(self.request.content_type).partition(";")[0].strip().lower()
-        if media_type != JSONLinesParser.media_type:
+        if not is_lines(self.request):
             body = self.body(s.PromptImportSerializer)
             # What is no object goes in as JSON text: the import refuses it with its number.
             return body["project"], [
                 one if isinstance(one, dict) else json.dumps(one) for one in body["prompts"]
             ]
-        asked = s.ImportFilter(data=self.request.query_params.dict())
-        asked.is_valid(raise_exception=True)
-        return asked.validated_data["project"], cast(dict[str, list[str]], self.request.data)[
-            "lines"
-        ]
+        lines: list[Any] = cast(dict[str, list[str]], self.request.data)["lines"]
+        return self.query(s.ImportFilter)["project"], lines

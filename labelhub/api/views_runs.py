@@ -1,4 +1,4 @@
-"""Runs: start, stop, resume, follow."""
+"""Stages, and their runs: start, stop, resume, follow."""
 
 from __future__ import annotations
 
@@ -10,30 +10,19 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from labelhub.accounts.models import User
 from labelhub.api import serializers as s
 from labelhub.api.base import ApiView
-from labelhub.api.lookups import find, visible, visible_versions
-from labelhub.projects.models import Project
+from labelhub.api.lookups import find, visible
+from labelhub.lib.errors import Refused
 from labelhub.projects.queries import Role, get_project_or_404
-from labelhub.prompts.models import Answer, Prompt
-from labelhub.registry.models import ModelVersion
 from labelhub.runs.actions import resume_run, start_run, stop_run
-from labelhub.runs.models import Run, Snapshot
+from labelhub.runs.inputs import find_inputs
+from labelhub.runs.models import Run
 from labelhub.runs.queries import events_after, is_living
+from labelhub.runs.stages import facts, schema
 
-# What a stage reads, by the names of the body; where there are two sets, either will do. Checked
-# here so that a program learns at once what the trainer would only say minutes later.
-READS: dict[str, tuple[frozenset[str], ...]] = {
-    Run.Stage.GENERATE: (frozenset({"policy", "prompts"}),),
-    Run.Stage.REWARD: (frozenset({"base", "snapshot"}),),
-    Run.Stage.PPO: (frozenset({"policy", "reward", "prompts"}),),
-    Run.Stage.EVALUATE: (
-        frozenset({"reward", "snapshot"}),
-        frozenset({"policy", "reference", "reward", "prompts"}),
-    ),
-    Run.Stage.SCORE: (frozenset({"reward", "answers"}),),
-}
+# Words of the body that are short for an input of the same name.
+SHORT = ("prompts", "answers")
 
 
 class ApiRuns(ApiView):
@@ -58,27 +47,27 @@ class ApiRuns(ApiView):
     def post(self, request: Request) -> Response:
         """Start a stage. For project admins.
 
-        What each stage reads:
-
-        - generate: policy, prompts
-        - reward: base, snapshot
-        - ppo: policy, reward, prompts (held-out ones are refused)
-        - evaluate: reward, snapshot; or policy, reference, reward, prompts
-        - score: reward, answers
+        What each stage reads, and its settings: `GET /api/v1/stages/`. `inputs` names everything
+        by its role; `snapshot`, `prompts` and `answers` beside it are short for the inputs that
+        they are. Held-out prompts are refused where a policy learns from prompts.
         """
         asked = self.body(s.RunCreateSerializer)
         project = get_project_or_404(self.user, asked["project"], Role.ADMIN)
-        refuse_wrong_inputs(asked)
-        run = start_run(
-            project=project,
-            stage=asked["stage"],
-            config=asked.get("config", {}),
-            inputs=named_versions(self.user, project, asked.get("inputs", {})),
-            seed=asked["seed"],
-            by=self.user,
-            snapshot=named_snapshot(project, asked.get("snapshot")),
-            data=named_rows(project, asked),
-        )
+        stage = asked["stage"]
+        inputs, fields = named_inputs(asked)
+        try:
+            found = find_inputs(project, stage, inputs, asked["seed"])
+            run = start_run(
+                project=project,
+                stage=stage,
+                config=asked.get("config", {}),
+                inputs=found.things,
+                seed=asked["seed"],
+                by=self.user,
+                data=found.rows,
+            )
+        except Refused as refusal:
+            raise by_field(refusal, fields) from None
         return Response(run_body(run), status=status.HTTP_201_CREATED)
 
 
@@ -87,86 +76,40 @@ def run_body(run: Run) -> Any:
     return s.RunDetailSerializer(run).data
 
 
-def refuse(field: str, sentence: str) -> serializers.ValidationError:
-    """A 400 about one field."""
-    return serializers.ValidationError({field: [sentence]})
+def named_inputs(asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The inputs by role, short forms among them, and the field that named each."""
+    inputs = dict(asked.get("inputs", {}))
+    fields = {role: f"inputs.{role}" for role in inputs}
+    short = {name: (name, asked[name]) for name in SHORT if name in asked}
+    if "snapshot" in asked:
+        kinds = facts(asked["stage"]).kinds
+        role = next((role for role in ("rankings", "pairs") if role in kinds), "rankings")
+        short["snapshot"] = (role, asked["snapshot"])
+    for field, (role, said) in short.items():
+        if role in inputs:
+            raise serializers.ValidationError({field: [_("This is named twice.")]})
+        inputs[role], fields[role] = said, field
+    return inputs, fields
 
 
-def refuse_wrong_inputs(asked: dict[str, Any]) -> None:
-    """Refuse inputs that the stage does not read, and a stage that misses one."""
-    stage, roles = asked["stage"], set(asked.get("inputs", {}))
-    given = roles | ({"snapshot", "prompts", "answers"} & set(asked))
-    known = frozenset().union(*READS[stage])
-    for name in sorted(given - known):
-        words = _("The stage “%(stage)s” does not read this; it reads %(known)s.")
-        field = f"inputs.{name}" if name in roles else name
-        raise refuse(field, words % {"stage": stage, "known": ", ".join(sorted(known))})
-    missing = min((wanted - given for wanted in READS[stage]), key=len)
-    if missing:
-        words = _("The stage “%(stage)s” also needs %(missing)s.")
-        words = words % {"stage": stage, "missing": ", ".join(sorted(missing))}
-        raise refuse(
-            "inputs" if missing - {"snapshot", "prompts", "answers"} else min(missing), words
-        )
+def by_field(refusal: Refused, fields: dict[str, str]) -> Exception:
+    """A refusal about one input as a 400 about its field; any other stays as it is."""
+    if "role" not in refusal.details or refusal.status != status.HTTP_400_BAD_REQUEST:
+        return refusal
+    field = fields.get(refusal.details["role"], "inputs")
+    return serializers.ValidationError({field: [refusal.message]})
 
 
-def named_versions(user: User, project: Project, inputs: dict[str, str]) -> dict[str, ModelVersion]:
-    """The versions by role; one that the user may not see does not exist for him."""
-    rows = visible_versions(user, project.slug).filter(name__in=inputs.values())
-    found = {version.name: version for version in rows}
-    for role, name in inputs.items():
-        if name not in found:
-            words = _("There is no model version “%(name)s” in this project.") % {"name": name}
-            raise refuse(f"inputs.{role}", words)
-    return {role: found[name] for role, name in inputs.items()}
+class ApiStages(ApiView):
+    """Stages."""
 
+    pagination_class = None
 
-def named_snapshot(project: Project, pk: int | None) -> Snapshot | None:
-    """The project's snapshot of that number."""
-    if pk is None:
-        return None
-    snapshot = Snapshot.objects.filter(project=project, pk=pk).first()
-    if snapshot is None:
-        words = _("There is no snapshot %(number)d in this project.") % {"number": pk}
-        raise refuse("snapshot", words)
-    return snapshot
-
-
-def named_rows(project: Project, asked: dict[str, Any]) -> dict[str, list[int]]:
-    """The numbers of the rows that go into the run's data files, each once, all of this project."""
-    data: dict[str, list[int]] = {}
-    if "prompts" in asked:
-        prompts = Prompt.objects.filter(project=project)
-        data["prompts"] = _all_of("prompts", prompts, asked["prompts"])
-        if asked["stage"] == Run.Stage.PPO:
-            _refuse_held_out(project, data["prompts"])
-    if "answers" in asked:
-        answers = Answer.objects.filter(answer_set__prompt__project=project)
-        data["answers"] = _all_of("answers", answers, asked["answers"])
-    return data
-
-
-def _all_of(field: str, rows: Any, asked: list[int]) -> list[int]:
-    wanted = sorted(set(asked))
-    known = set(rows.filter(pk__in=wanted).values_list("pk", flat=True))
-    missing = [pk for pk in wanted if pk not in known]
-    if missing:
-        words = _("These numbers are not in this project: %(numbers)s.")
-        raise refuse(field, words % {"numbers": _some(missing)})
-    return wanted
-
-
-def _refuse_held_out(project: Project, wanted: list[int]) -> None:
-    held = Prompt.objects.filter(project=project, pk__in=wanted, held_out=True)
-    found = sorted(held.values_list("pk", flat=True))
-    if found:
-        words = _("These prompts are held out, no stage trains on them: %(numbers)s.")
-        raise refuse("prompts", words % {"numbers": _some(found)})
-
-
-def _some(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:5]))
-    return shown if len(numbers) <= 5 else f"{shown}, …"
+    @extend_schema(operation_id="stages_list", responses=s.StageSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """List the stages: what each reads, makes, and its settings as JSON Schema."""
+        self.query()
+        return Response([schema(stage) for stage in Run.Stage.values])
 
 
 class ApiRun(ApiView):

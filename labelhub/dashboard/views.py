@@ -111,7 +111,7 @@ def project_page(
         last = standing.round if standing else None
         initial = forms.first_values(project, last, counts)
         context["start_form"] = form or forms.StartRoundForm(initial=initial)
-    context["bases"] = registry.bases() if context["live_version"] is None else []
+    context["bases"] = registry.bases(project) if context["live_version"] is None else []
     return render(request, "dashboard/project.html", context, status=status)
 
 
@@ -268,8 +268,8 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         "samples": runs_read.samples_of(run),
         "log": [log_line(event) for event in runs_read.log_of(run)],
         "attempts": runs_read.attempts_of(run),
-        "inputs": run.model_inputs.select_related("version").order_by("role"),
-        "prompts_read": len(run.data.get("prompts") or []),
+        "inputs": runs_read.inputs_of(run),
+        "rows_read": sorted(run.data.items()),
         "config": sorted(run.config.items()),
         "may_stop": run.state in (Run.State.QUEUED, Run.State.RUNNING),
         "may_resume": run.state in (Run.State.STOPPED, Run.State.FAILED),
@@ -340,7 +340,7 @@ def version(request: PersonRequest, slug: str, version_id: int) -> HttpResponse:
         "metrics": sorted(
             (name, value) for name, value in found.metrics.items() if not isinstance(value, dict)
         ),
-        "may_go_live": found.kind != "reward",
+        "may_go_live": registry.is_writer(found),
     }
     return render(request, "dashboard/version.html", context)
 

@@ -98,13 +98,36 @@ def sft_lines(project: Project) -> Iterator[dict[str, Any]]:
     """
     written = Ranking.objects.filter(
         project=project, is_simulated=project.is_simulated, answer_set__prompt__held_out=False
-    ).exclude(ideal_answer="")
-    written = written.exclude(slot__kind=Slot.Kind.TUTORIAL)
-    rows = written.order_by("pk").values_list(
-        "answer_set__prompt__messages", "ideal_answer", "annotator_id"
+    )
+    return ideal_lines(written.exclude(slot__kind=Slot.Kind.TUTORIAL))
+
+
+def ideal_lines(rankings: QuerySet[Ranking]) -> Iterator[dict[str, Any]]:
+    """The ideal answers that were written with these rankings, as pairs, oldest first."""
+    rows = (
+        rankings.exclude(ideal_answer="")
+        .order_by("pk")
+        .values_list("answer_set__prompt__messages", "ideal_answer", "annotator_id")
     )
     for messages, answer, annotator in rows.iterator(chunk_size=_CHUNK):
         yield {"prompt": messages, "answer": answer, "annotator": str(annotator)}
+
+
+def best_lines(rankings: QuerySet[Ranking]) -> Iterator[dict[str, Any]]:
+    """The answers that these rankings put first, as pairs for fine-tuning, oldest ranking first.
+
+    Each answer stands once, however many put it first. Of several tied best all are taken; a
+    ranking whose answers all tie says nothing about any, and a blank answer teaches nothing.
+    """
+    taken: set[int] = set()
+    for ranking in _loaded(rankings):
+        items = sorted(ranking.items.all(), key=lambda item: item.answer.n)
+        if len({item.rank for item in items}) < 2:
+            continue
+        for item in items:
+            if item.rank == 1 and item.answer_id not in taken and item.answer.text.strip():
+                taken.add(item.answer_id)
+                yield {"prompt": ranking.answer_set.prompt.messages, "answer": item.answer.text}
 
 
 # --- one person's rankings

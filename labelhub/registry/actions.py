@@ -16,6 +16,7 @@ from labelhub.accounts.models import User
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
 from labelhub.registry.models import LivePolicy, ModelVersion, Parent
+from labelhub.registry.queries import WRITERS
 
 Kind = ModelVersion.Kind
 
@@ -81,8 +82,11 @@ def register_output(
 @transaction.atomic
 def promote(*, project: Project, version: ModelVersion, by: User | None) -> None:
     """Let this policy write the project's next answers."""
-    if version.kind not in {Kind.POLICY, Kind.SFT, Kind.BASE}:
-        raise Refused(_("%(name)s is a reward model and cannot write answers.") % {"name": version})
+    if version.kind not in WRITERS:
+        raise Refused(
+            _("%(name)s is of the kind “%(kind)s” and cannot write answers.")
+            % {"name": version, "kind": version.get_kind_display()}
+        )
     LivePolicy.objects.update_or_create(project=project, defaults={"version": version})
     audit(by=by, action="version.promote", target=version, project=project.slug)
 

@@ -10,11 +10,13 @@ from labelhub.projects.models import Project
 
 
 class ModelVersion(models.Model):
-    """One set of weights on disk. A base belongs to no project."""
+    """One set of weights on disk. A base that was brought in belongs to no project."""
 
     class Kind(models.TextChoices):
         BASE = "base", _("base")
+        ENCODER = "encoder", _("encoder")  # pretrained on hidden tokens: it can judge, not write
         SFT = "sft", _("fine-tuned")
+        ADAPTER = "adapter", _("prompt vectors")  # of use only in front of the base beside it
         REWARD = "reward", _("reward model")
         POLICY = "policy", _("policy")
 
@@ -25,7 +27,7 @@ class ModelVersion(models.Model):
         on_delete=models.PROTECT,
         related_name="versions",
     )
-    kind = models.CharField(max_length=6, choices=Kind.choices)
+    kind = models.CharField(max_length=7, choices=Kind.choices)
     # "smollm2", "everyday/policy-v3": unique, so that people and specs can name it.
     name = models.CharField(max_length=140, unique=True)
     number = models.PositiveIntegerField(default=0)
@@ -48,9 +50,12 @@ class ModelVersion(models.Model):
                 name="version_number_once",
             ),
             models.CheckConstraint(
-                condition=Q(kind="base", project__isnull=True)
-                | Q(kind__in=["sft", "reward", "policy"], project__isnull=False),
-                name="only_bases_have_no_project",
+                condition=Q(kind="base")
+                | Q(
+                    kind__in=["encoder", "sft", "adapter", "reward", "policy"],
+                    project__isnull=False,
+                ),
+                name="only_bases_may_have_no_project",
             ),
         ]
 

@@ -1,7 +1,7 @@
 """Reads about model versions: which there are, which is live, and what was made from what.
 
-A base belongs to no project, so every project may see it; of what was made from it a project
-sees only its own.
+A base that was brought in belongs to no project, so every project may see it; of what was made
+from it, and of the bases that projects pretrain, a project sees only its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from django.utils.translation import gettext as _
 
 from labelhub.projects.models import Project
 from labelhub.registry.models import LivePolicy, ModelVersion, Parent
+
+Kind = ModelVersion.Kind
+# Kinds that write answers as they are. An adapter needs its base, and peft beside it.
+WRITERS = frozenset({Kind.BASE, Kind.SFT, Kind.POLICY})
 
 _PARENTS = Prefetch(
     "parent_links",
@@ -29,9 +33,19 @@ def versions_of(project: Project) -> QuerySet[ModelVersion]:
     )
 
 
-def bases() -> QuerySet[ModelVersion]:
-    """The registered bases, by name: what a project may begin with."""
-    return ModelVersion.objects.filter(kind=ModelVersion.Kind.BASE).order_by("name")
+def bases(project: Project) -> QuerySet[ModelVersion]:
+    """The registered bases and the project's own, by name: what it may begin with."""
+    return seen_by(project).filter(kind=ModelVersion.Kind.BASE).order_by("name")
+
+
+def seen_by(project: Project) -> QuerySet[ModelVersion]:
+    """What a project's runs may read: its own versions and the bases of the whole house."""
+    return ModelVersion.objects.filter(Q(project=project) | Q(project=None))
+
+
+def is_writer(version: ModelVersion) -> bool:
+    """Whether it can write answers as it is."""
+    return version.kind in WRITERS
 
 
 def family_of(project: Project) -> list[ModelVersion]:
@@ -48,11 +62,7 @@ def family_of(project: Project) -> list[ModelVersion]:
 
 def get_version_or_404(project: Project, version_id: int) -> ModelVersion:
     """One of the project's versions, or a base."""
-    version = (
-        ModelVersion.objects.filter(Q(project=project) | Q(project=None), pk=version_id)
-        .prefetch_related(_PARENTS)
-        .first()
-    )
+    version = seen_by(project).filter(pk=version_id).prefetch_related(_PARENTS).first()
     if version is None:
         raise Http404(_("There is no such model version in this project."))
     return version

@@ -166,7 +166,11 @@ def _open_ranking(turn: Round) -> None:
 def _take_in_comparison(turn: Round) -> None:
     """Store the held-out answers of both policies side by side: n = 0 is the old one, n = 1 new."""
     run = _finished(turn, "evaluate")
-    used = {link.role: link.version for link in run.model_inputs.select_related("version")}
+    used = {
+        link.role: link.version
+        for link in run.inputs.select_related("version")
+        if link.version is not None
+    }
     versions = {"reference": used["reference"], "policy": used["policy"]}
     pairs: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in read_lines(run_folder(run.pk) / "out" / "answers.jsonl"):

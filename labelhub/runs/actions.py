@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
@@ -15,25 +16,20 @@ from labelhub.accounts.models import User
 from labelhub.lib.errors import Refused
 from labelhub.lib.queue import enqueue_on_commit
 from labelhub.projects.models import Project
+from labelhub.prompts.models import Answer, Prompt
 from labelhub.rankings.actions import freeze
 from labelhub.rankings.models import Ranking
 from labelhub.rankings.quality import reliability
 from labelhub.registry.actions import register_base
 from labelhub.registry.models import ModelVersion
 from labelhub.runs import launcher, rules, tasks
-from labelhub.runs.models import Run, RunInput, Snapshot, SnapshotItem
+from labelhub.runs.models import Corpus, Run, RunInput, Snapshot, SnapshotItem
 from labelhub.runs.queries import snapshot_lines
 from labelhub.runs.signals import run_ended
 
 State = Run.State
-# Roles in which a stage reads model versions, and the kinds that may play them.
-WRITERS = {ModelVersion.Kind.BASE, ModelVersion.Kind.SFT, ModelVersion.Kind.POLICY}
-ROLES = {
-    "policy": WRITERS,
-    "reference": WRITERS,
-    "base": WRITERS,
-    "reward": {ModelVersion.Kind.REWARD},
-}
+# What a run can read besides rows of prompts and answers.
+Thing = ModelVersion | Snapshot | Corpus | Run
 
 
 @transaction.atomic
@@ -58,17 +54,19 @@ def take_snapshot(*, project: Project, rankings: QuerySet[Ranking], by: User | N
         ],
         batch_size=500,
     )
-    snapshot.sha256 = _hash_of_lines(snapshot)
-    snapshot.save(update_fields=["sha256"])
-    audit(by=by, action="snapshot.take", target=snapshot, count=len(voices), sha256=snapshot.sha256)
-    return snapshot
+    return seal(snapshot, by)
 
 
-def _hash_of_lines(snapshot: Snapshot) -> str:
-    digest = hashlib.sha256()
+def seal(snapshot: Snapshot, by: User | None) -> Snapshot:
+    """Write down how many lines the trainer will read of a new snapshot, and their hash."""
+    digest, count = hashlib.sha256(), 0
     for row in snapshot_lines(snapshot):
         digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+        count += 1
+    snapshot.sha256, snapshot.count = digest.hexdigest(), count
+    snapshot.save(update_fields=["sha256", "count"])
+    audit(by=by, action="snapshot.take", target=snapshot, count=count, sha256=snapshot.sha256)
+    return snapshot
 
 
 def check_config(stage: str, config: dict[str, Any]) -> None:
@@ -82,48 +80,100 @@ def start_run(
     project: Project,
     stage: str,
     config: dict[str, Any],
-    inputs: dict[str, ModelVersion],
+    inputs: Mapping[str, Thing],
     seed: int,
     by: User | None,
     snapshot: Snapshot | None = None,
     data: dict[str, Any] | None = None,
 ) -> Run:
-    """Queue one execution of a stage; a config that the trainer would refuse is refused here."""
+    """Queue one execution of a stage; what the trainer would refuse is refused here.
+
+    `inputs` are what it reads, by role; `snapshot` is short for one in the role of its lines.
+    `data` names the prompts and answers that it reads, by role, as numbers of rows.
+    """
     if stage not in Run.Stage.values:
         raise Refused(_("There is no stage “%(stage)s”.") % {"stage": stage}, status=400)
-    data = data or {}
-    files = [*(["rankings"] if snapshot else []), *(name for name in data if data[name])]
-    launcher.check_spec(stage, config, [*inputs, *files], seed)
-    _check_inputs(project, inputs, snapshot)
+    things = {**inputs, **({snapshot.holds: snapshot} if snapshot else {})}
+    rows = {role: ids for role, ids in (data or {}).items() if ids}
+    launcher.check_spec(stage, config, [*things, *rows], seed)
+    kinds = launcher.stage_facts(stage).kinds
+    for role, thing in things.items():
+        _check_input(project, role, kinds[role], thing)
+    for role, ids in rows.items():
+        _check_rows(project, stage, role, kinds[role], ids)
     run = Run.objects.create(
-        project=project, stage=stage, config=config, seed=seed, snapshot=snapshot, data=data,
-        created_by=by,
-    )  # fmt: skip
+        project=project, stage=stage, config=config, seed=seed, data=rows, created_by=by
+    )
     RunInput.objects.bulk_create(
-        [RunInput(run=run, role=role, version=version) for role, version in inputs.items()]
+        [RunInput(run=run, role=role, **{_field(thing): thing}) for role, thing in things.items()]
     )
     audit(by=by, action="run.start", target=run, stage=stage, config=config)
     enqueue_on_commit(tasks.watch_run, run.pk)
     return run
 
 
-def _check_inputs(
-    project: Project, inputs: dict[str, ModelVersion], snapshot: Snapshot | None
-) -> None:
-    for role, version in inputs.items():
-        kinds = ROLES.get(role)
-        if kinds is None:
-            raise Refused(_("There is no role “%(role)s”.") % {"role": role}, status=400)
-        if version.kind not in kinds:
-            raise Refused(
-                _("%(version)s is no %(role)s: it is of the kind “%(kind)s”.")
-                % {"version": version, "role": role, "kind": version.kind},
-                status=400,
-            )
-        if version.project_id not in {None, project.pk}:
-            raise Refused(_("%(version)s belongs to another project.") % {"version": version})
-    if snapshot and snapshot.project_id != project.pk:
-        raise Refused(_("The snapshot belongs to another project."))
+def _field(thing: Thing) -> str:
+    """The column of RunInput that such a thing stands in."""
+    fields = {ModelVersion: "version", Snapshot: "snapshot", Corpus: "corpus", Run: "source"}
+    return fields[type(thing)]
+
+
+def _check_input(project: Project, role: str, kind: str, thing: Thing) -> None:
+    """Refuse what cannot be read in this role, and what belongs to another project."""
+    if not _fits(kind, thing):
+        told = thing.kind if isinstance(thing, ModelVersion) else type(thing)._meta.verbose_name
+        raise Refused(
+            _("%(thing)s is no %(role)s: it is of the kind “%(kind)s”.")
+            % {"thing": thing, "role": role, "kind": told},
+            status=400,
+            role=role,
+        )
+    if thing.project_id not in {None, project.pk}:
+        raise Refused(_("%(thing)s belongs to another project.") % {"thing": thing}, role=role)
+
+
+def _fits(kind: str, thing: Thing) -> bool:
+    if isinstance(thing, ModelVersion):
+        return thing.kind in rules.VERSION_KINDS.get(kind, ())
+    if isinstance(thing, Snapshot):
+        return thing.holds == kind
+    if isinstance(thing, Corpus):
+        return kind == "text"
+    return (
+        kind == "report" and thing.stage in rules.REPORTING_STAGES and thing.state == State.FINISHED
+    )
+
+
+def _check_rows(project: Project, stage: str, role: str, kind: str, ids: list[int]) -> None:
+    """Refuse numbers that are not this project's, and held-out prompts where a policy learns."""
+    if kind not in rules.ROW_KINDS:
+        raise Refused(
+            _("“%(role)s” is not read as a list of numbers.") % {"role": role},
+            status=400,
+            role=role,
+        )
+    if kind == "prompts":
+        known = set(Prompt.objects.filter(project=project, pk__in=ids).values_list("pk", flat=True))
+    else:
+        answers = Answer.objects.filter(answer_set__prompt__project=project, pk__in=ids)
+        known = set(answers.values_list("pk", flat=True))
+    if missing := sorted(set(ids) - known):
+        words = _("These numbers are not in this project: %(numbers)s.")
+        raise Refused(words % {"numbers": _some(missing)}, status=400, role=role)
+    if role == "prompts" and stage in rules.LEARN_FROM_PROMPTS:
+        _refuse_held_out(ids, role)
+
+
+def _refuse_held_out(ids: list[int], role: str) -> None:
+    held = Prompt.objects.filter(pk__in=ids, held_out=True).order_by("pk")
+    if found := list(held.values_list("pk", flat=True)):
+        words = _("These prompts are held out, no stage trains on them: %(numbers)s.")
+        raise Refused(words % {"numbers": _some(found)}, status=400, role=role)
+
+
+def _some(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    return shown if len(numbers) <= 5 else f"{shown}, …"
 
 
 @transaction.atomic

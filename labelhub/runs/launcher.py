@@ -14,6 +14,7 @@ The attempt number fences: whoever lost the lease stops its trainer and writes n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,10 @@ from labelhub.prompts.models import Answer, Prompt
 from labelhub.prompts.queries import answer_lines, prompt_lines
 from labelhub.runs import progress
 from labelhub.runs.folder import run_folder, write_lines
-from labelhub.runs.models import Run
+from labelhub.runs.models import Run, RunInput
 from labelhub.runs.queries import snapshot_lines
-from trainer.config import CONFIGS, SpecError, parse_spec
+from trainer.config import CONFIGS, SpecError, input_kind, parse_spec
+from trainer.manifests import folder_hash, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,60 @@ _shutting_down = threading.Event()
 @worker_shutting_down.connect
 def _remember_shutdown(**_: Any) -> None:
     _shutting_down.set()
+
+
+# --- what the trainer knows about its stages
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting of a stage."""
+
+    name: str
+    kind: str  # int, float, bool or str
+    default: Any
+    about: str
+    low: float | None
+    high: float | None
+    choices: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What a stage reads and what can be set."""
+
+    stage: str
+    about: str
+    needs: tuple[tuple[str, ...], ...]  # sets of inputs; one of them must be complete
+    may_use: tuple[str, ...]
+    kinds: dict[str, str]  # what each input is, in the order in which they are named
+    knobs: tuple[Knob, ...]
+
+
+def stage_facts(stage: str) -> StageFacts:
+    """One stage as the trainer describes it."""
+    config = CONFIGS[stage]
+    names = dict.fromkeys([name for names in config.needs for name in names])
+    names |= dict.fromkeys(config.may_use)
+    return StageFacts(
+        stage=stage,
+        about=(config.__doc__ or "").split("\n")[0],
+        needs=config.needs,
+        may_use=config.may_use,
+        kinds={name: input_kind(stage, name) for name in names},
+        knobs=tuple(_knob(item) for item in dataclasses.fields(config)),
+    )
+
+
+def _knob(item: dataclasses.Field[Any]) -> Knob:
+    bounds = {name: item.metadata[name] for name in ("about", "low", "high", "choices")}
+    return Knob(name=item.name, kind=str(item.type), default=item.default, **bounds)
+
+
+def seal_folder(folder: Path) -> str:
+    """Write the manifest of a finished folder; returns the folder's hash."""
+    write_manifest(folder)
+    return folder_hash(folder)
 
 
 def check_config(stage: str, config: dict[str, Any]) -> None:
@@ -153,37 +210,50 @@ def prepare_folder(run: Run) -> Path:
     """Write what the trainer reads. The same content is written again at every attempt."""
     folder = run_folder(run.pk)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    inputs: dict[str, Any] = {
-        link.role: {"path": link.version.folder, "sha256": link.version.sha256}
-        for link in run.model_inputs.select_related("version")
-    }
-    for name, rows in _data_files(run):
-        path = folder / "data" / f"{name}.jsonl"
-        if not path.exists():
-            write_lines(path, rows)
-        inputs[name] = f"data/{name}.jsonl"
+    links = list(run.inputs.select_related("version", "snapshot", "corpus", "source"))
+    inputs: dict[str, Any] = {link.role: _input(folder, link) for link in links}
+    for role, rows in _data_rows(run):
+        inputs[role] = _data_file(folder, role, rows)
     spec = {
         "stage": run.stage,
         "config": run.config,
         "inputs": inputs,
         "seed": run.seed,
-        "parents": {
-            link.role: link.version.name for link in run.model_inputs.select_related("version")
-        },
+        "parents": {link.role: link.version.name for link in links if link.version},
     }
     _write_once(folder / "spec.json", json.dumps(spec, indent=1, ensure_ascii=False))
     return folder
 
 
-def _data_files(run: Run) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-    """The data files of a run: prompts, rankings, answers."""
-    if ids := run.data.get("prompts"):
-        yield "prompts", prompt_lines(Prompt.objects.filter(pk__in=ids).order_by("pk"))
-    if run.snapshot is not None:
-        yield "rankings", snapshot_lines(run.snapshot)
-    if ids := run.data.get("answers"):
-        answers = Answer.objects.filter(pk__in=ids).select_related("answer_set__prompt")
-        yield "answers", answer_lines(answers.order_by("pk"))
+def _input(folder: Path, link: RunInput) -> Any:
+    """What spec.json says about one input; lines and reports are written into the folder."""
+    if link.version is not None:
+        return {"path": link.version.folder, "sha256": link.version.sha256}
+    if link.corpus is not None:
+        return {"path": link.corpus.folder, "sha256": link.corpus.sha256}
+    if link.snapshot is not None:
+        return _data_file(folder, link.role, snapshot_lines(link.snapshot))
+    report = json.dumps(link.source.report if link.source else {}, ensure_ascii=False)
+    _write_once(folder / "data" / f"{link.role}.json", report)
+    return f"data/{link.role}.json"
+
+
+def _data_rows(run: Run) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """The lines of the prompts and answers that a run names by their numbers."""
+    for role, ids in run.data.items():
+        if ids and input_kind(run.stage, role) == "prompts":
+            yield role, prompt_lines(Prompt.objects.filter(pk__in=ids).order_by("pk"))
+        elif ids:
+            answers = Answer.objects.filter(pk__in=ids).select_related("answer_set__prompt")
+            yield role, answer_lines(answers.order_by("pk"))
+
+
+def _data_file(folder: Path, role: str, rows: Iterator[dict[str, Any]]) -> str:
+    """Write the lines once: a later attempt reads what the first one read."""
+    path = folder / "data" / f"{role}.jsonl"
+    if not path.exists():
+        write_lines(path, rows)
+    return f"data/{role}.jsonl"
 
 
 def _write_once(path: Path, text: str) -> None:

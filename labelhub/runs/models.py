@@ -1,4 +1,4 @@
-"""Runs of the trainer, the snapshots they read and the events they report."""
+"""Runs of the trainer, the snapshots and texts they read, and the events they report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from labelhub.registry.models import ModelVersion
 
 
 class Snapshot(models.Model):
-    """An immutable, hashed list of rankings that runs train on."""
+    """An immutable, hashed list of rankings, or of pairs to fine-tune on, that runs train on."""
+
+    class Kind(models.TextChoices):
+        RANKINGS = "rankings", _("rankings")
+        # Pairs of a prompt and an answer to learn:
+        IDEAL = "ideal", _("ideal answers that annotators wrote")
+        BEST = "best", _("best answers of the rankings")
+        FILE = "file", _("pairs from a file")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.RANKINGS)
+    # The rankings themselves, or those that the pairs come from; none for pairs from a file.
     rankings = models.ManyToManyField(Ranking, through="SnapshotItem", related_name="snapshots")
     # SHA-256 of the JSON lines that the trainer reads.
     sha256 = models.CharField(max_length=64)
@@ -31,9 +40,32 @@ class Snapshot(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["rankings", "ideal", "best", "file"]),
+                name="snapshot_kind_known",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"snapshot {self.pk} ({self.count} rankings)"
+        return f"snapshot {self.pk} ({self.count} {self.holds})"
+
+    @property
+    def holds(self) -> str:
+        """What its lines are: rankings, or pairs."""
+        return "rankings" if self.kind == self.Kind.RANKINGS else "pairs"
+
+
+class SnapshotFile(models.Model):
+    """The lines of a snapshot that was brought as a file: pairs that no ranking here stands for."""
+
+    snapshot = models.OneToOneField(
+        Snapshot, primary_key=True, on_delete=models.CASCADE, related_name="file"
+    )
+    text = models.TextField()
+
+    def __str__(self) -> str:
+        return f"lines of {self.snapshot}"
 
 
 class SnapshotItem(models.Model):
@@ -58,13 +90,56 @@ class SnapshotItem(models.Model):
         return f"ranking {self.ranking_id} in snapshot {self.snapshot_id}"
 
 
+class Corpus(models.Model):
+    """Raw text to pretrain on: files that were brought in, hashed, never changed."""
+
+    # Null: of the whole house, for every project.
+    project = models.ForeignKey(
+        Project, null=True, blank=True, on_delete=models.PROTECT, related_name="corpora"
+    )
+    name = models.CharField(max_length=80)
+    folder = models.CharField(max_length=500)
+    # SHA-256 of the folder's manifest, which lists the hash of every file.
+    sha256 = models.CharField(max_length=64)
+    files = models.PositiveIntegerField()
+    size = models.PositiveBigIntegerField()  # bytes
+    created = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL,
+        related_name="+",
+    )  # fmt: skip
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "name"],
+                condition=Q(project__isnull=False),
+                name="corpus_name_once_per_project",
+            ),
+            models.UniqueConstraint(
+                fields=["name"], condition=Q(project__isnull=True), name="corpus_name_once_in_house"
+            ),
+            models.CheckConstraint(
+                condition=Q(files__gt=0, size__gt=0), name="corpus_holds_something"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Run(models.Model):
     """One execution of a stage."""
 
     class Stage(models.TextChoices):
+        PRETRAIN = "pretrain", _("pretrain a base")
+        SFT = "sft", _("fine-tune on answers")
         GENERATE = "generate", _("write answers")
         REWARD = "reward", _("train the reward model")
         PPO = "ppo", _("train the policy (PPO)")
+        PREFER = "prefer", _("train the policy (DPO or RLOO)")
+        BESTOFN = "bestofn", _("train the policy (best of n)")
         EVALUATE = "evaluate", _("evaluate")
         SCORE = "score", _("score answers")
 
@@ -86,10 +161,7 @@ class Run(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.QUEUED)
     config = models.JSONField(default=dict)
     seed = models.BigIntegerField(default=0)
-    snapshot = models.ForeignKey(
-        Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="runs"
-    )
-    # What is written into data/ before the start: {"prompts": [prompt ids]} and the like.
+    # Rows that are written into data/ before the start, by role: {"prompts": [prompt ids]}.
     data = models.JSONField(default=dict)
     output = models.OneToOneField(
         ModelVersion,
@@ -142,7 +214,19 @@ class Run(models.Model):
                 name="run_state_known",
             ),
             models.CheckConstraint(
-                condition=Q(stage__in=["generate", "reward", "ppo", "evaluate", "score"]),
+                condition=Q(
+                    stage__in=[
+                        "pretrain",
+                        "sft",
+                        "generate",
+                        "reward",
+                        "ppo",
+                        "prefer",
+                        "bestofn",
+                        "evaluate",
+                        "score",
+                    ]
+                ),
                 name="run_stage_known",
             ),
         ]
@@ -152,19 +236,62 @@ class Run(models.Model):
 
 
 class RunInput(models.Model):
-    """A model version that a run reads, in a role such as `policy` or `reward`."""
+    """What a run reads in a role such as `policy` or `rankings`: one thing, of one kind."""
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="model_inputs")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="inputs")
     role = models.CharField(max_length=12)
-    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="used_by")
+    version = models.ForeignKey(
+        ModelVersion, null=True, on_delete=models.PROTECT, related_name="used_by"
+    )
+    snapshot = models.ForeignKey(
+        Snapshot, null=True, on_delete=models.PROTECT, related_name="used_by"
+    )
+    corpus = models.ForeignKey(Corpus, null=True, on_delete=models.PROTECT, related_name="used_by")
+    # A finished run whose report is read.
+    source = models.ForeignKey(Run, null=True, on_delete=models.PROTECT, related_name="read_by")
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["run", "role"], name="run_role_once"),
+            models.CheckConstraint(
+                condition=Q(
+                    version__isnull=False,
+                    snapshot__isnull=True,
+                    corpus__isnull=True,
+                    source__isnull=True,
+                )
+                | Q(
+                    version__isnull=True,
+                    snapshot__isnull=False,
+                    corpus__isnull=True,
+                    source__isnull=True,
+                )
+                | Q(
+                    version__isnull=True,
+                    snapshot__isnull=True,
+                    corpus__isnull=False,
+                    source__isnull=True,
+                )
+                | Q(
+                    version__isnull=True,
+                    snapshot__isnull=True,
+                    corpus__isnull=True,
+                    source__isnull=False,
+                ),
+                name="run_input_is_one_thing",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.role} of run {self.run_id}: {self.version}"
+        return f"{self.role} of run {self.run_id}: {self.thing}"
+
+    @property
+    def thing(self) -> ModelVersion | Snapshot | Corpus | Run:
+        """What is read."""
+        found = self.version or self.snapshot or self.corpus or self.source
+        if found is None:
+            raise ValueError("an input without a thing; see run_input_is_one_thing")
+        return found
 
 
 class RunEvent(models.Model):

@@ -161,14 +161,16 @@ def _take_in(run: Run) -> None:
     """Read the finished run's report and register its weights as a new version."""
     run.report = read_report(run.pk)
     run.error = ""
-    kind = {Run.Stage.REWARD: "reward", Run.Stage.PPO: "policy"}.get(Run.Stage(run.stage))
+    kind = rules.output_kind(run.stage, run.config)
     if kind:
         run.output = register_output(
             project=run.project,
             kind=kind,
             folder=run_folder(run.pk) / "out",
             parents={
-                link.role: link.version for link in run.model_inputs.select_related("version")
+                link.role: link.version
+                for link in run.inputs.select_related("version")
+                if link.version is not None
             },
             metrics={k: v for k, v in run.report.items() if not isinstance(v, list)},
             by=run.created_by,

@@ -6,6 +6,7 @@ line of the file wins. Nothing here opens a run's folder: what is not in the dat
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,15 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import Http404
 from django.utils.translation import gettext as _
 
 from labelhub.accounts.models import User
 from labelhub.projects.models import Project
-from labelhub.rankings.queries import export_lines
+from labelhub.rankings.queries import best_lines, export_lines, ideal_lines
 from labelhub.registry.models import ModelVersion, Parent
-from labelhub.runs.models import Run, RunEvent, Snapshot, SnapshotItem
+from labelhub.runs import rules
+from labelhub.runs.models import Corpus, Run, RunEvent, RunInput, Snapshot, SnapshotItem
 
 # The states in which a run is not over and nobody has to do anything.
 LIVING = (Run.State.QUEUED, Run.State.RUNNING, Run.State.STOPPING)
@@ -71,12 +73,38 @@ def get_run_or_404(project: Project, run_id: int) -> Run:
     """One run of the project."""
     run = (
         Run.objects.filter(project=project, pk=run_id)
-        .select_related("project", "output", "snapshot", "created_by")
+        .select_related("project", "output", "created_by")
         .first()
     )
     if run is None:
         raise Http404(_("There is no such run in this project."))
     return run
+
+
+def snapshots_of(project: Project, holds: str | None = None) -> QuerySet[Snapshot]:
+    """The project's snapshots, newest first: all, or those of rankings or of pairs."""
+    rows = Snapshot.objects.filter(project=project).order_by("-id")
+    if holds is None:
+        return rows
+    rankings = Snapshot.Kind.RANKINGS
+    return rows.filter(kind=rankings) if holds == "rankings" else rows.exclude(kind=rankings)
+
+
+def corpora_of(project: Project) -> QuerySet[Corpus]:
+    """The texts that a project may pretrain on: its own first, then those of the whole house."""
+    rows = Corpus.objects.filter(Q(project=project) | Q(project=None))
+    return rows.order_by(F("project").asc(nulls_last=True), "name")
+
+
+def reports_of(project: Project) -> QuerySet[Run]:
+    """The finished runs whose figures over the steps can be read by others, newest first."""
+    done = Run.objects.filter(project=project, stage__in=rules.REPORTING_STAGES)
+    return done.filter(state=Run.State.FINISHED).order_by("-id")
+
+
+def inputs_of(run: Run) -> QuerySet[RunInput]:
+    """What the run reads, by role."""
+    return run.inputs.select_related("version", "snapshot", "corpus", "source").order_by("role")
 
 
 def is_living(run: Run) -> bool:
@@ -158,10 +186,10 @@ def newest_test_of(version: ModelVersion, project: Project) -> Run | None:
     """The last finished evaluation in which this version was what was tested."""
     tested = Run.objects.filter(project=project, stage=Run.Stage.EVALUATE, state=Run.State.FINISHED)
     role = "reward" if version.kind == "reward" else "policy"
-    runs = tested.filter(model_inputs__version=version, model_inputs__role=role)
+    runs = tested.filter(inputs__version=version, inputs__role=role)
     if version.kind == "reward":
         # Where policies are compared the reward model is the judge.
-        runs = runs.exclude(model_inputs__role="policy")
+        runs = runs.exclude(inputs__role="policy")
     return runs.order_by("-pk").first()
 
 
@@ -246,7 +274,16 @@ def latest_metrics(run: Run) -> dict[str, float]:
 
 
 def snapshot_lines(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    """The lines that the trainer reads of a snapshot, with what each ranking counts."""
+    """The lines that the trainer reads of a snapshot: rankings with what each counts, or pairs.
+
+    Of somebody whose data was deleted since, the lines are missing.
+    """
+    if snapshot.kind == Snapshot.Kind.FILE:
+        return map(json.loads, snapshot.file.text.removesuffix("\n").split("\n"))
+    if snapshot.kind == Snapshot.Kind.IDEAL:
+        return ideal_lines(snapshot.rankings.all())
+    if snapshot.kind == Snapshot.Kind.BEST:
+        return best_lines(snapshot.rankings.all())
     weights = snapshot.items.filter(ranking__isnull=False).values_list("ranking_id", "weight")
     return export_lines(snapshot.rankings.all(), dict(weights))
 
@@ -284,9 +321,9 @@ def trained_by(ranking_ids: Iterable[int]) -> dict[int, list[ModelVersion]]:
 
 def _made_from(snapshot_ids: Iterable[int]) -> dict[int, list[int]]:
     """The versions that runs made of each of these snapshots."""
-    runs = Run.objects.filter(snapshot__in=list(snapshot_ids), output__isnull=False)
+    read = RunInput.objects.filter(snapshot__in=list(snapshot_ids), run__output__isnull=False)
     made: dict[int, list[int]] = defaultdict(list)
-    for snapshot, output in runs.values_list("snapshot_id", "output_id"):
+    for snapshot, output in read.values_list("snapshot_id", "run__output_id"):
         made[snapshot].append(output)
     return made
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # queued → running → finished is the straight way. A stop asks first (stopping) so that the trainer
 # can save a checkpoint; a stopped or failed run can be queued again and resumes from it.
@@ -18,6 +19,22 @@ ENDED: Final = frozenset({"stopped", "finished", "failed"})
 # A trainer that is killed this often is not tried again by itself: the cause is not chance.
 MAX_ATTEMPTS: Final = 3
 
+# Stages that change a policy by what it writes to prompts: never to held-out ones.
+LEARN_FROM_PROMPTS: Final = frozenset({"ppo", "prefer", "bestofn"})
+# What may be read in a role, by what the trainer calls the role's kind: kinds of model versions …
+VERSION_KINDS: Final[dict[str, frozenset[str]]] = {
+    "writer": frozenset({"base", "sft", "policy"}),
+    "backbone": frozenset({"base", "encoder", "sft", "policy"}),
+    "reward": frozenset({"reward"}),
+    "tokenizer": frozenset({"base", "encoder", "sft", "policy"}),
+}
+# … what a snapshot holds, rows named by their numbers, and the two that stand for themselves.
+SNAPSHOT_KINDS: Final = frozenset({"rankings", "pairs"})
+ROW_KINDS: Final = frozenset({"prompts", "answers"})
+OTHER_KINDS: Final = frozenset({"text", "report"})
+# Stages whose figures over the steps the role of the kind `report` reads.
+REPORTING_STAGES: Final = frozenset({"ppo"})
+
 # Exit codes of `python -m trainer` (design: the trainer contract).
 EXIT_FINISHED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75
 
@@ -25,6 +42,20 @@ EXIT_FINISHED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75
 def may_move(old: str, new: str) -> bool:
     """Whether a run may go from one state to another."""
     return new in ALLOWED[old]
+
+
+def output_kind(stage: str, config: Mapping[str, Any]) -> str | None:
+    """The kind of model version that a finished run leaves; None for a stage that makes none.
+
+    What masked pretraining makes can only judge, and
+    learned prompt vectors are of use only in front of their base: neither may write answers.
+    """
+    if stage == "pretrain":
+        return "encoder" if config.get("objective") == "masked" else "base"
+    if stage == "sft":
+        return "adapter" if config.get("method") == "prompt" else "sft"
+    made = {"reward": "reward", "ppo": "policy", "prefer": "policy", "bestofn": "policy"}
+    return made.get(stage)
 
 
 def state_after_exit(code: int, *, stop_asked: bool, attempts_left: bool) -> str:

@@ -20,7 +20,7 @@ from labelhub.projects.models import Project
 from labelhub.prompts.models import AnswerSet
 from labelhub.rankings.models import Ranking, RankingItem
 from labelhub.registry.models import ModelVersion, Parent
-from labelhub.runs.models import Run, Snapshot, SnapshotItem
+from labelhub.runs.models import Run, RunInput, Snapshot, SnapshotItem
 from tests import factories
 from tests.labelhub.annotate.pages import filled, form_of, refusal_of
 
@@ -63,9 +63,8 @@ def train(project: Project, *rankings: Ranking, number: int) -> ModelVersion:
         f"policy-{number}", kind="policy", project=project, number=number
     )
     Parent.objects.create(child=policy, parent=reward, role="reward")
-    Run.objects.create(
-        project=project, stage="reward", state="finished", snapshot=snapshot, output=reward
-    )
+    run = Run.objects.create(project=project, stage="reward", state="finished", output=reward)
+    RunInput.objects.create(run=run, role="rankings", snapshot=snapshot)
     return policy
 
 

@@ -30,6 +30,10 @@ TABLE = {
     ("snapshots", "post"): [201, 403, 404, 403, 201, 403, 403],
     ("snapshot", "get"): [200, 200, 404, 200, 403, 403, 200],
     ("snapshot-rankings", "get"): [200, 403, 404, 200, 403, 403, 403],
+    ("snapshot-pairs", "get"): [200, 403, 404, 200, 403, 403, 403],
+    ("corpora", "get"): [200, 200, 200, 200, 403, 403, 200],
+    ("corpora", "post"): [201, 403, 404, 403, 201, 403, 403],
+    ("stages", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("runs", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("runs", "post"): [201, 403, 404, 403, 201, 403, 403],
     ("run", "get"): [200, 200, 404, 200, 403, 403, 200],
@@ -47,11 +51,12 @@ METHODS = ["get", "post", "put", "patch", "delete"]
 LISTS = ["projects", "prompts", "snapshots", "runs", "rounds", "versions"]
 
 
-def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any] | None]:
+def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any] | str | None]:
     """An address and a body that are right in all but, perhaps, who sends them."""
     pk = {
         "snapshot": world.snapshot.pk,
         "snapshot-rankings": world.snapshot.pk,
+        "snapshot-pairs": world.pairs.pk,
         "run": world.waiting.pk,
         "run-stop": world.waiting.pk,
         "run-resume": world.stopped.pk,
@@ -75,13 +80,18 @@ def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any
             "prompts": [world.prompt.pk],
         },
     }
-    return reverse(f"api:{name}", args=arguments), bodies.get(name) if method == "post" else None
+    address = reverse(f"api:{name}", args=arguments)
+    if (name, method) == ("corpora", "post"):
+        return f"{address}?project={slug}&name=tale", "Once upon a time.\n"
+    return address, bodies.get(name) if method == "post" else None
 
 
 def send(caller: Client, method: str, address: str, body: object = None) -> HttpResponseBase:
-    """Send a JSON body, or none."""
+    """Send a JSON body, a text, or none."""
     if body is None:
         return getattr(caller, method)(address)
+    if isinstance(body, str):
+        return getattr(caller, method)(address, body, content_type="text/plain")
     return getattr(caller, method)(address, json.dumps(body), content_type="application/json")
 
 

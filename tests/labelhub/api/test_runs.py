@@ -10,12 +10,10 @@ from django.test import Client
 from django.utils import timezone
 
 from labelhub.accounts.models import AuditEntry, User
-from labelhub.api.views_runs import READS
 from labelhub.rounds.models import Round
 from labelhub.runs.models import Run, RunEvent
 from tests import factories
 from tests.labelhub.api.world import World
-from trainer.config import CONFIGS
 
 RUNS = "/api/v1/runs/"
 
@@ -69,11 +67,14 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_at_the_door(
 @pytest.mark.parametrize(
     ("body", "field", "word"),
     [
-        ({"stage": "reward"}, "inputs", "base, snapshot"),
-        ({"stage": "reward", "inputs": {"base": "tiny-base"}}, "snapshot", "snapshot"),
+        ({"stage": "reward"}, "inputs", "base, rankings"),
+        ({"stage": "reward", "inputs": {"base": "tiny-base"}}, "inputs", "rankings"),
         ({"stage": "score", "inputs": {"base": "tiny-base"}}, "inputs.base", "answers, reward"),
         ({"stage": "generate", "snapshot": 1}, "snapshot", "policy, prompts"),
-        ({"stage": "evaluate", "inputs": {"reward": "r"}}, "snapshot", "snapshot"),
+        ({"stage": "evaluate", "inputs": {"reward": "r"}}, "inputs", "rankings"),
+        ({"stage": "pretrain", "inputs": {"text": "none"}}, "inputs.text", "none"),
+        ({"stage": "pretrain", "inputs": {"text": 3}}, "inputs.text", "name"),
+        ({"stage": "sft", "inputs": {"base": "tiny-base"}, "snapshot": 1}, "snapshot", "pairs"),
     ],
 )
 def test_a_run_with_too_little_or_the_wrong_to_read_is_refused_at_the_door(
@@ -82,13 +83,6 @@ def test_a_run_with_too_little_or_the_wrong_to_read_is_refused_at_the_door(
     response = start(hub, **body)
     assert response.status_code == 400
     assert word in response.json()["errors"][field][0]
-
-
-def test_what_the_stages_read_is_what_the_trainer_says() -> None:
-    names = {"rankings": "snapshot"}
-    for stage, sets in READS.items():
-        said = {frozenset(names.get(n, n) for n in needs) for needs in CONFIGS[stage].needs}
-        assert (stage, set(sets)) == (stage, said)
 
 
 def test_held_out_prompts_are_refused_for_training(world: World, hub: Client) -> None:

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from labelhub.projects.models import Project
-from labelhub.runs.models import Run, Snapshot
+from labelhub.runs.models import Run
 from tests.labelhub.api.test_access import TABLE
 from tests.labelhub.api.world import World
 
@@ -120,13 +120,15 @@ def replay(hub: Client, line: str) -> Any:
 def test_the_commands_of_the_document_work(world: World, hub: Client, project: Project) -> None:
     """In their order; only the numbers are those of this database."""
     run = Run.objects.create(project=project, stage="ppo")
-    snapshot = Snapshot.objects.get()
+    snapshot, pairs = world.snapshot, world.pairs
     numbers = {"runs/1/": f"runs/{run.pk}/", "snapshots/1/": f"snapshots/{snapshot.pk}/"}
+    numbers["snapshots/2/"] = f"snapshots/{pairs.pk}/"
     numbers["versions/1/"] = f"versions/{world.policy.pk}/"
     assert len(commands()) > 10
     for line in commands():
         for old, new in numbers.items():
             line = line.replace(old, new)
-        line = line.replace('"snapshot": 1', f'"snapshot": {snapshot.pk}')
+        for old, new in (("1", snapshot.pk), ("2", pairs.pk)):
+            line = line.replace(f'"snapshot": {old}', f'"snapshot": {new}')
         response = replay(hub, line)
         assert response.status_code in {200, 201}, (line, response.content)

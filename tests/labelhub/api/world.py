@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from django.utils import timezone
@@ -13,6 +14,7 @@ from labelhub.rankings.models import Ranking
 from labelhub.registry.models import ModelVersion, Parent
 from labelhub.rounds.models import Round, RoundRun
 from labelhub.runs.actions import take_snapshot
+from labelhub.runs.gathering import import_pairs
 from labelhub.runs.models import Run, RunEvent, Snapshot
 from tests import factories
 
@@ -27,6 +29,7 @@ class World:
     prompt: Prompt
     ranking: Ranking
     snapshot: Snapshot
+    pairs: Snapshot
     waiting: Run
     stopped: Run
     round: Round
@@ -48,6 +51,8 @@ def make_world(project: Project, ann: User, ada: User) -> World:
     prompt = factories.make_prompt(project, "Why is the sky blue?")
     ranking = factories.make_ranking(factories.make_answer_set(project, prompt=prompt), ann)
     snapshot = take_snapshot(project=project, rankings=Ranking.objects.all(), by=ada)
+    pair = {"prompt": "Why is grass green?", "answer": "It holds chlorophyll."}
+    pairs = import_pairs(project=project, lines=[json.dumps(pair)], by=ada)
     waiting = Run.objects.create(project=project, stage="generate", created_by=ada)
     stopped = Run.objects.create(
         project=project, stage="reward", state="stopped", attempt=1, created_by=ada, output=policy
@@ -66,4 +71,4 @@ def make_world(project: Project, ann: User, ada: User) -> World:
     )
     turn = Round.objects.create(project=project, number=1, policy_in=base, reward_base=base)
     RoundRun.objects.create(round=turn, run=stopped, stage="reward")
-    return World(project, base, policy, prompt, ranking, snapshot, waiting, stopped, turn)
+    return World(project, base, policy, prompt, ranking, snapshot, pairs, waiting, stopped, turn)

@@ -82,7 +82,7 @@ def torn_and_calm(turn: Round) -> dict[int, list[float]]:
 def test_when_ranking_opens_the_ensemble_reads_the_open_sets(turn: Round) -> None:
     run = open_ranking(turn)
     assert run is not None
-    reads = {link.role: link.version.name for link in run.model_inputs.all()}
+    reads = {link.role: link.version.name for link in run.inputs.all()}
     assert reads == {"reward": "everyday/reward-v1"}
     answers = [answer.pk for one in sets_of(turn) for answer in one.answers.all()]
     assert sorted(run.data["answers"]) == sorted(answers)
@@ -214,7 +214,7 @@ def test_the_newest_model_with_several_heads_is_asked(turn: Round, project: Proj
         )  # fmt: skip
     run = open_ranking(turn)
     assert run is not None
-    assert run.model_inputs.get().version.number == 2
+    assert run.inputs.get().version.number == 2
 
 
 # on demand

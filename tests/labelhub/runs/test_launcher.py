@@ -87,7 +87,7 @@ def test_the_spec_in_the_folder_names_inputs_with_their_hashes(
     trainer_is(FINISHES)
     launcher.watch(run.pk)
     spec = json.loads((run_folder(run.pk) / "spec.json").read_text())
-    policy = run.model_inputs.get(role="policy").version
+    policy = run.inputs.get(role="policy").version
     assert spec["stage"] == "ppo"
     assert spec["inputs"]["policy"] == {"path": policy.folder, "sha256": policy.sha256}
     lines = (run_folder(run.pk) / spec["inputs"]["prompts"]).read_text().splitlines()

@@ -112,8 +112,9 @@ def test_all_count_the_same_unless_the_project_weighs_them(
 @pytest.mark.usefixtures("weighed", "shared")
 def test_the_trainer_reads_the_weights(project: Project, var: Path) -> None:
     snapshot = snapshot_of(project)
-    run = Run.objects.create(project=project, stage="reward", snapshot=snapshot)
+    run = Run.objects.create(project=project, stage="reward")
     RunInput.objects.create(run=run, role="base", version=make_version())
+    RunInput.objects.create(run=run, role="rankings", snapshot=snapshot)
     launcher.prepare_folder(run)
     written = (run_folder(run.pk) / "data" / "rankings.jsonl").read_bytes()
     assert [json.loads(line)["weight"] for line in written.splitlines()] == [1.0, 0.5]
@@ -131,7 +132,8 @@ def lineage(project: Project, shared: list[Ranking], ben: User) -> dict[str, obj
     second = take_snapshot(project=project, rankings=Ranking.objects.filter(annotator=ben), by=None)
     reward, other = (version(project, "reward", n, base) for n in (1, 2))
     for snapshot, output in ((first, reward), (second, other)):
-        Run.objects.create(project=project, stage="reward", snapshot=snapshot, output=output)
+        run = Run.objects.create(project=project, stage="reward", output=output)
+        RunInput.objects.create(run=run, role="rankings", snapshot=snapshot)
     policy = version(project, "policy", 1, base, reward)
     newer = version(project, "policy", 2, policy)
     version(project, "policy", 3, base)

@@ -1,0 +1,106 @@
+"""Stages as pages and programs show them: what each reads and makes, and its settings as a schema.
+
+All of it comes from the trainer's own settings (through the launcher); what is added here is what
+this house knows: which model versions may play a role, and which settings people look for first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from labelhub.registry.models import ModelVersion
+from labelhub.runs import launcher, rules
+from labelhub.runs.launcher import Knob, StageFacts
+from labelhub.runs.models import Run
+
+__all__ = ["FIRST", "Knob", "StageFacts", "facts", "makes", "schema", "settings_schema"]
+
+# The few settings that most decide what comes out; the others have defaults that fit most runs.
+FIRST: Final[dict[str, tuple[str, ...]]] = {
+    "pretrain": ("objective", "size", "epochs", "vocabulary", "max_length"),
+    "sft": ("method", "epochs", "lr"),
+    "generate": ("answers", "max_new_tokens", "temperature"),
+    "reward": ("epochs", "loss", "ensemble"),
+    "ppo": ("steps", "episodes_per_step", "max_new_tokens", "kl_coef", "kl_budget"),
+    "prefer": ("method", "epochs", "steps", "beta"),
+    "bestofn": ("answers", "epochs", "max_new_tokens"),
+    "evaluate": ("answers", "max_new_tokens"),
+    "score": (),
+}
+_JSON_TYPES: Final = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+
+
+def facts(stage: str) -> StageFacts:
+    """What the trainer says about a stage."""
+    return launcher.stage_facts(stage)
+
+
+def makes(stage: str) -> list[str]:
+    """The kinds of model version that a stage may leave, by its settings."""
+    turned: tuple[dict[str, str], ...] = ({}, {"objective": "masked"}, {"method": "prompt"})
+    kinds = [rules.output_kind(stage, config) for config in turned]
+    return list(dict.fromkeys(kind for kind in kinds if kind))
+
+
+def schema(stage: str) -> dict[str, Any]:
+    """One stage for programs."""
+    told = facts(stage)
+    return {
+        "stage": stage,
+        "title": str(Run.Stage(stage).label),
+        "about": told.about,
+        "needs": [list(names) for names in told.needs],
+        "may_use": list(told.may_use),
+        "inputs": {role: _input_schema(kind) for role, kind in told.kinds.items()},
+        "config": settings_schema(told),
+        "makes": makes(stage),
+    }
+
+
+def _input_schema(kind: str) -> dict[str, Any]:
+    """How the value of one input looks in the body that starts a run."""
+    if kind in rules.VERSION_KINDS:
+        wanted = [one for one in ModelVersion.Kind.values if one in rules.VERSION_KINDS[kind]]
+        return {"type": "string", "description": f"A model version: {', '.join(wanted)}."}
+    if kind in rules.SNAPSHOT_KINDS:
+        return {"type": "integer", "description": f"Number of a snapshot of {kind}."}
+    if kind == "text":
+        return {"type": "string", "description": "Name of a text, see /api/v1/corpora/."}
+    if kind == "report":
+        return {"type": "integer", "description": "Number of a finished PPO run."}
+    choice: dict[str, Any] = {"number": {"type": "integer", "minimum": 1}}
+    if kind == "prompts":
+        choice |= {"held_out": {"type": "boolean"}, "language": {"type": "string"}}
+    else:
+        choice |= {"version": {"type": "string"}}
+    return {
+        "description": f"Numbers of {kind}, or a choice among the project's.",
+        "oneOf": [
+            {"type": "array", "items": {"type": "integer"}},
+            {"type": "object", "properties": choice, "additionalProperties": False},
+        ],
+    }
+
+
+def settings_schema(told: StageFacts) -> dict[str, Any]:
+    """The settings of a stage as JSON Schema."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {knob.name: _knob_schema(knob) for knob in told.knobs},
+    }
+
+
+def _knob_schema(knob: Knob) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": _JSON_TYPES[knob.kind],
+        "default": knob.default,
+        "description": knob.about,
+    }
+    if knob.choices:
+        found["enum"] = list(knob.choices)
+    if knob.low is not None:
+        found["minimum"] = knob.low
+    if knob.high is not None:
+        found["maximum"] = knob.high
+    return found

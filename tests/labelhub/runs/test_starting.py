@@ -1,0 +1,239 @@
+"""Starting a run of any stage: how its inputs are named, what is refused, what it makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelhub.accounts.models import User
+from labelhub.lib.errors import Refused
+from labelhub.projects.models import Project
+from labelhub.registry.models import ModelVersion
+from labelhub.runs import gathering, launcher, rules
+from labelhub.runs.actions import start_run, take_snapshot
+from labelhub.runs.inputs import find_inputs
+from labelhub.runs.models import Corpus, Run
+from labelhub.runs.stages import FIRST, facts, makes, schema
+from tests.factories import make_answer_set, make_project, make_prompt, make_ranking, make_version
+from trainer.config import CONFIGS, input_kind
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def things(project: Project, ann: User) -> dict[str, Any]:
+    """One of everything that a stage can read, as it is named from outside."""
+    kinds = ModelVersion.Kind
+    for kind in (kinds.REWARD, kinds.ENCODER, kinds.ADAPTER, kinds.POLICY):
+        make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
+    make_version("tiny-base")
+    ranking = make_ranking(make_answer_set(project), ann)
+    rankings = take_snapshot(project=project, rankings=type(ranking).objects.all(), by=None)
+    pairs = gathering.take_pairs(project=project, kind="best", by=None)
+    Corpus.objects.create(project=project, name="tales", files=1, size=1, folder="f", sha256="0")
+    report = {"history": [{"step": 1, "kl": 0.5}]}
+    ppo = Run.objects.create(project=project, stage="ppo", state="finished", report=report)
+    prompts = [ranking.answer_set.prompt_id]
+    return {
+        "writer": "tiny-base", "backbone": "everyday/encoder-v1", "reward": "everyday/reward-v1",
+        "tokenizer": "tiny-base", "rankings": rankings.pk, "pairs": pairs.pk, "text": "tales",
+        "report": ppo.pk, "prompts": prompts, "answers": {},
+    }  # fmt: skip
+
+
+def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) -> Run:
+    found = find_inputs(project, stage, asked, 0)
+    return start_run(
+        project=project, stage=stage, config=config, inputs=found.things, seed=0, by=None,
+        data=found.rows,
+    )  # fmt: skip
+
+
+def sets_of_inputs() -> list[tuple[str, tuple[str, ...]]]:
+    """Every stage with every set of inputs that it can run on, and with all that it may use."""
+    return [
+        (stage, (*needs, *(config.may_use if at == 0 else ())))
+        for stage, config in CONFIGS.items()
+        for at, needs in enumerate(config.needs)
+    ]
+
+
+# --- every stage
+
+
+def test_a_run_can_be_of_every_stage_of_the_trainer() -> None:
+    assert list(Run.Stage.values) == list(CONFIGS)
+    assert set(FIRST) == set(CONFIGS)
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_the_settings_that_come_first_exist(stage: str) -> None:
+    assert set(FIRST[stage]) <= {knob.name for knob in facts(stage).knobs}
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_every_input_of_a_stage_is_of_a_known_kind(stage: str) -> None:
+    known = {*rules.VERSION_KINDS, *rules.SNAPSHOT_KINDS, *rules.ROW_KINDS, *rules.OTHER_KINDS}
+    assert set(facts(stage).kinds.values()) <= known
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_a_stage_describes_itself_in_json(stage: str) -> None:
+    told = json.loads(json.dumps(schema(stage)))
+    defaults = {name: one["default"] for name, one in told["config"]["properties"].items()}
+    CONFIGS[stage].from_json(defaults)  # the schema's own defaults are taken
+    assert set(told["inputs"]) == set(facts(stage).kinds)
+
+
+@pytest.mark.parametrize(("stage", "roles"), sets_of_inputs(), ids=str)
+def test_each_stage_starts_with_each_set_of_inputs(
+    project: Project, things: dict[str, Any], var: Path, stage: str, roles: tuple[str, ...]
+) -> None:
+    asked = {role: things[input_kind(stage, role)] for role in roles}
+    run = start(project, stage, asked)
+    folder = launcher.prepare_folder(run)
+    spec = json.loads((folder / "spec.json").read_text())
+    assert set(spec["inputs"]) == set(roles)
+    for said in spec["inputs"].values():
+        if isinstance(said, str):
+            assert (folder / said).stat().st_size > 0
+        else:
+            assert set(said) == {"path", "sha256"}
+    launcher.check_spec(stage, spec["config"], spec["inputs"], spec["seed"])
+
+
+def test_a_report_is_read_from_the_run_that_wrote_it(
+    project: Project, things: dict[str, Any], var: Path
+) -> None:
+    if "history" not in facts("evaluate").kinds:
+        pytest.skip("no stage reads a report yet")
+    roles = ("policy", "reference", "reward", "prompts", "history")
+    run = start(project, "evaluate", {one: things[input_kind("evaluate", one)] for one in roles})
+    folder = launcher.prepare_folder(run)
+    assert json.loads((folder / "data" / "history.json").read_text())["history"][0]["kl"] == 0.5
+
+
+# --- what comes out
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "kind"),
+    [
+        ("pretrain", {}, "base"),
+        ("pretrain", {"objective": "masked"}, "encoder"),
+        ("sft", {}, "sft"),
+        ("sft", {"method": "prompt"}, "adapter"),
+        ("reward", {}, "reward"),
+        ("ppo", {}, "policy"),
+        ("prefer", {"method": "rloo"}, "policy"),
+        ("bestofn", {}, "policy"),
+        ("generate", {}, None),
+        ("evaluate", {}, None),
+        ("score", {}, None),
+    ],
+)
+def test_what_a_stage_leaves(stage: str, config: dict[str, Any], kind: str | None) -> None:
+    assert rules.output_kind(stage, config) == kind
+    assert (kind in makes(stage)) or (kind is None and makes(stage) == [])
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("stage", "role", "said", "words"),
+    [
+        ("ppo", "policy", "everyday/encoder-v1", "is no policy"),
+        ("ppo", "policy", "everyday/adapter-v1", "is no policy"),
+        ("ppo", "reward", "everyday/policy-v1", "is no reward"),
+        ("sft", "base", "everyday/encoder-v1", "is no base"),
+        ("reward", "base", "everyday/reward-v1", "is no base"),
+        ("ppo", "policy", "nobody", "no model version “nobody”"),
+        ("ppo", "policy", 7, "Give a name"),
+        ("ppo", "policy", ["tiny-base"], "Give a name"),
+        ("reward", "rankings", "one", "Give a number"),
+        ("reward", "rankings", True, "Give a number"),
+        ("reward", "rankings", 10**30, "Give a number"),
+        ("reward", "rankings", 99_999, "no snapshot 99999"),
+        ("sft", "dreams", 1, "does not read this"),
+        ("ppo", "prompts", [99_999], "not in this project"),
+        ("ppo", "prompts", "all", "list of numbers, or an object"),
+        ("ppo", "prompts", {"colour": "red"}, "list of numbers, or an object"),
+        ("ppo", "prompts", {"held_out": 1}, "list of numbers, or an object"),
+        ("ppo", "prompts", {"number": 0}, "Give a number"),
+        ("ppo", "prompts", {"language": "tlh"}, "no such prompt"),
+        ("score", "answers", {"version": "nobody"}, "no such answer"),
+        ("pretrain", "text", "nowhere", "no text “nowhere”"),
+    ],
+)
+def test_a_wrong_input_is_refused_by_its_role(
+    project: Project, things: dict[str, Any], stage: str, role: str, said: Any, words: str
+) -> None:
+    asked = {one: things[input_kind(stage, one)] for one in CONFIGS[stage].needs[0]}
+    with pytest.raises(Refused, match=words) as refused:
+        start(project, stage, asked | {role: said})
+    assert (refused.value.details["role"], refused.value.status) == (role, 400)
+    assert Run.objects.filter(state="queued").count() == 0
+
+
+def test_a_snapshot_of_the_wrong_kind_is_refused(project: Project, things: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="is no pairs"):
+        start(project, "sft", {"base": "tiny-base", "pairs": things["rankings"]})
+
+
+@pytest.mark.parametrize("stage", ["ppo", "bestofn", "prefer"])
+def test_no_policy_learns_from_a_held_out_prompt(
+    project: Project, things: dict[str, Any], stage: str
+) -> None:
+    asked = {one: things[input_kind(stage, one)] for one in ("policy", "reward")}
+    held_out = make_prompt(project, held_out=True)
+    for prompts in ([held_out.pk], {"held_out": True}, {}):
+        with pytest.raises(Refused, match="held out"):
+            start(project, stage, {**asked, "prompts": prompts}, **_only_rloo(stage))
+    start(project, stage, {**asked, "prompts": {"held_out": False}}, **_only_rloo(stage))
+
+
+def _only_rloo(stage: str) -> dict[str, str]:
+    return {"method": "rloo"} if stage == "prefer" else {}
+
+
+def test_what_is_another_projects_is_not_there(
+    project: Project, things: dict[str, Any], mallory: User
+) -> None:
+    elsewhere = make_project("elsewhere", admins=[mallory])
+    make_version("elsewhere/base-v1", project=elsewhere, number=1)
+    with pytest.raises(Refused, match="no model version"):
+        start(project, "generate", {"policy": "elsewhere/base-v1", "prompts": things["prompts"]})
+    with pytest.raises(Refused, match="no snapshot"):
+        start(elsewhere, "sft", {"base": "tiny-base", "pairs": things["pairs"]})
+    with pytest.raises(Refused, match="no text"):
+        start(elsewhere, "pretrain", {"text": "tales"})
+    with pytest.raises(Refused, match="belongs to another project"):
+        start_run(
+            project=elsewhere, stage="pretrain", config={}, seed=0, by=None,
+            inputs={"text": Corpus.objects.get()},
+        )  # fmt: skip
+
+
+# --- choosing
+
+
+def test_prompts_are_drawn_with_the_seed_by_language_and_number(project: Project) -> None:
+    zh = [make_prompt(project, language="zh").pk for _ in range(6)]
+    make_prompt(project, language="en")
+    make_prompt(project, language="zh", retired=True)
+    make_version("tiny-base")
+
+    def drawn(seed: int, **choice: Any) -> list[int]:
+        asked = {"policy": "tiny-base", "prompts": choice}
+        return find_inputs(project, "generate", asked, seed).rows["prompts"]
+
+    assert drawn(0, language="zh") == zh
+    assert drawn(0, language="zh", number=100) == zh
+    three = drawn(1, language="zh", number=3)
+    assert (len(three), set(three) < set(zh), drawn(1, language="zh", number=3)) == (3, True, three)
+    assert {tuple(drawn(seed, language="zh", number=3)) for seed in range(5)} != {tuple(three)}
+    assert len(drawn(0)) == 7
