@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,15 +195,17 @@ def kl_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     found = {}
     for name in WATCHED:
-        points = [
-            {"step": step["step"], "kl": max(0.0, step["kl"]), "score": step[name]}
-            for step in history
-            if _is_number(step.get(name)) and _is_number(step.get("kl"))
-        ]
+        points: list[dict[str, float]] = []
+        for step in history:
+            # What was written to held-out prompts has a KL of its own.
+            apart = name != "reward" and "heldout_kl" in step
+            kl, score = step.get("heldout_kl" if apart else "kl"), step.get(name)
+            if _is_number(kl) and _is_number(score):
+                points.append({"step": step["step"], "kl": max(0.0, kl), "score": score})
         if points:
-            kl = [point["kl"] for point in points]
-            fit = fit_gao(kl, [point["score"] for point in points], "rl")
-            found[name] = {"points": points, "fit": fit_words(fit, kl)}
+            all_kl = [point["kl"] for point in points]
+            fit = fit_gao(all_kl, [point["score"] for point in points], "rl")
+            found[name] = {"points": points, "fit": fit_words(fit, all_kl)}
     return found
 
 
@@ -220,7 +222,7 @@ def fit_words(fit: GaoCurve | None, kl: Sequence[float]) -> dict[str, Any] | Non
     }
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -89,6 +89,11 @@ def clustered_ratio(sums: ArrayLike, sizes: ArrayLike) -> Estimate | None:
     return Estimate(ratio, ratio - half, ratio + half, groups)
 
 
+def perplexity(loss: float) -> float:
+    """e to the loss in nats a token; what is beyond a float's reach stays at its edge."""
+    return math.exp(min(loss, 700.0))
+
+
 def _cluster_sums(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum and size of each cluster: two arrays (G,)."""
     index = _numbered(clusters)

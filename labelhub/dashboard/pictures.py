@@ -135,6 +135,9 @@ METRICS: dict[str, Metric] = {
     "member_spread": Metric(
         gettext_lazy("Disagreement of the ensemble"),
         gettext_lazy("standard deviation over its members"),
+        own_name=gettext_lazy("training"),
+        beside="heldout_spread",
+        beside_name=gettext_lazy("held out"),
     ),
     "entropy": Metric(gettext_lazy("Entropy"), gettext_lazy("nats a token")),
     "length": Metric(gettext_lazy("Length of an answer"), gettext_lazy("tokens")),
@@ -182,7 +185,9 @@ def curves_of(run: Run, figures: Figures, names: Iterable[str] = tuple(METRICS))
 
 def other_curves_of(run: Run, figures: Figures) -> list[Chart]:
     """The figures that have no name for people, under the trainer's own names."""
-    return curves_of(run, figures, sorted(set(figures) - set(METRICS) - _ELSEWHERE))
+    others = set(figures) - set(METRICS) - _ELSEWHERE
+    # Standard errors (…_se) tell nothing without their figure.
+    return curves_of(run, figures, sorted(name for name in others if not name.endswith("_se")))
 
 
 def metric_chart(run: Run, figures: Figures, name: str) -> Chart | None:

@@ -142,3 +142,14 @@ def test_a_peak_that_no_step_reached_is_called_so() -> None:
     fit = kl_curves(history)["heldout_reward"]["fit"]
     assert fit["best_kl"] == pytest.approx(math.exp(4))
     assert fit["beyond_data"] is True
+
+
+def test_held_out_scores_stand_at_their_own_kl() -> None:
+    history = [
+        {"step": 1, "kl": 1.0, "reward": 0.5},
+        {"step": 2, "kl": 2.0, "reward": 0.6, "heldout_kl": 3.0, "heldout_reward": 0.4},
+    ]
+    found = kl_curves(history)
+    assert [point["kl"] for point in found["reward"]["points"]] == [1.0, 2.0]
+    assert [point["kl"] for point in found["heldout_reward"]["points"]] == [3.0]
+    assert found["heldout_reward"]["fit"] is None

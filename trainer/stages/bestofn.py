@@ -31,6 +31,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from trainer import trials
+from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
 from trainer.data import Prompt, prompt_hash, read_prompts, split_by_prompt
@@ -345,29 +346,41 @@ def write_out(context: RunContext, result: Result, folder: Path) -> None:
         body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(body, "utf-8")
     (folder / "report.json").write_text(json.dumps(result.report, indent=1) + "\n", "utf-8")
-    (folder / "README.md").write_text(card(context, result.report, base), "utf-8")
+    write_card(context, folder, card(result.report, base))
 
 
-def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
-    """The model card."""
-    tried = (
-        "No prompts were held out, so how the tuned policy scores is not known."
-        if report["score_after"] is None
-        else f"On {report['heldout_prompts']} held-out prompts the tuned policy scores "
-        f"{report['score_after']:.3f}, the untuned one {report['score_before']:.3f}; KL "
-        f"{report['kl']:.2f} nats an answer."
-    )
-    return (
-        f"# Policy\n\nFine-tuned from `{base}` on the best of {report['answers']} own answers to "
-        f"each of {report['train_prompts']} prompts: {report['steps']} steps, seed "
-        f"{context.spec.seed}.\n\n"
-        f"- score of the answers {report['mean_score']:.3f}, of the winners "
-        f"{report['best_score']:.3f} (in standard deviations of the reward model's reference "
-        "answers)\n"
-        f"- choosing moves the policy by at most {report['kl_bound']:.3f} nats an answer: "
-        f"{report['kl_bound_source']}\n\n{tried}\n\n"
-        "The scores are those of the reward model that chose: they show that choosing worked, not "
-        "that people like the answers better.\n\n"
-        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; "
-        "`pairs.jsonl` holds the winners.\n"
+def card(report: Mapping[str, Any], base: str) -> Card:
+    """What the model card says."""
+    figures = [
+        f"mean score of all answers {report['mean_score']:.3f}, of the winners "
+        f"{report['best_score']:.3f} (standard deviations of the reward model's reference answers)",
+        f"choosing moves the policy by at most {report['kl_bound']:.3f} nats an answer: "
+        f"{report['kl_bound_source']}",
+    ]
+    if report["score_after"] is None:
+        figures.append("no prompts were held out, so how the tuned policy scores is not known")
+    else:
+        figures += [
+            f"on {report['heldout_prompts']} held-out prompts the untuned policy scores "
+            f"{report['score_before']:.3f}, the tuned one "
+            f"{with_interval(report['score_after'], report['score_after_ci95'])}; gain "
+            f"{with_interval(report['heldout_gain'], report['ci95_of_heldout_gain'])}",
+            f"KL from the untuned policy {report['kl']:.2f} nats an answer",
+        ]
+    return Card(
+        title="Policy",
+        about=(
+            f"Fine-tuned from `{base}` on the best of {report['answers']} own answers to each of "
+            f"{report['train_prompts']} prompts: {report['steps']} steps."
+        ),
+        figures=figures,
+        use=(
+            "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; "
+            "`adapter/`, where there is one, holds the low-rank adapter alone, for peft; "
+            "`pairs.jsonl` holds the winners, `answers.jsonl` every answer."
+        ),
+        limits=(
+            "The scores are those of the reward model that chose: they show that choosing worked, "
+            "not that people like the answers better."
+        ),
     )

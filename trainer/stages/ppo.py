@@ -31,11 +31,13 @@ from torch import Tensor, nn
 
 from trainer import checkpoints, modeling, rewards, scoring
 from trainer.alarms import alarms, over_budget
+from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
 from trainer.critics import Critic, calibrate, new_critic
 from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
 from trainer.episodes import Actors, MicroBatch, Rollout, Scorer, roll_out
 from trainer.events import RunError, Stopped, no_number
+from trainer.policy_reports import kl_curves
 from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
 from trainer.types import RunContext, Stopwatch
@@ -721,6 +723,7 @@ def make_report(
         "stopped_early": stopped_early or None,
         "alerts": learner.alerts,
         "final": dict(last),
+        "curve": kl_curves(history),
         "history": history,
     }
 
@@ -739,30 +742,48 @@ def publish(context: RunContext, actors: Actors, report: Mapping[str, Any]) -> N
         if config.lora:
             modeling.save_adapter(actors.policy, folder / "adapter", name)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        (folder / "README.md").write_text(card(context, report, name), "utf-8")
+        write_card(context, folder, card(context, report, name))
 
     checkpoints.publish(context.out, write)
 
 
-def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
-    """The model card."""
-    reward = context.spec.inputs["reward"]
-    judge_name = reward if isinstance(reward, str) else reward["path"]
-    weights = "The weights load with `AutoModelForCausalLM.from_pretrained`. "
+WATCHED_WORDS = {
+    "heldout_reward": "score on held-out prompts",
+    "second_reward": "score of the second reward model, which was not trained against,",
+}
+
+
+def card(context: RunContext, report: Mapping[str, Any], base: str) -> Card:
+    """What the model card says."""
+    reward = parent_name(context.spec, "reward")
+    weights = "The weights load with `AutoModelForCausalLM.from_pretrained`; "
     if cast(PPOConfig, context.spec.config).lora:
         weights = (
             "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; "
-            "`adapter/` holds the low-rank adapter alone, for peft. "
+            "`adapter/` holds the low-rank adapter alone, for peft; "
         )
-    stopped = f"\n{report['stopped_early']}\n" if report["stopped_early"] else ""
-    return (
-        f"# Policy\n\nTrained by PPO from `{base}` against the reward model `{judge_name}`: "
-        f"{report['steps']} steps, {report['episodes']} answers, seed {context.spec.seed}.\n"
-        f"{stopped}\n"
-        f"- reward-model score {report['score_before']:.3f} before, {report['score_after']:.3f} "
-        "after (in standard deviations of the reference's answers)\n"
-        f"- KL from the reference {report['kl']:.2f} nats an answer\n\n"
-        "These numbers are on training prompts, from the reward model that was trained against: "
-        "they show that training worked, not that people like the answers better.\n\n"
-        f"{weights}`report.json` holds every step.\n"
+    stopped = f" {report['stopped_early']}" if report["stopped_early"] else ""
+    figures = [
+        f"reward-model score {report['score_before']:.3f} before, {report['score_after']:.3f} "
+        "after (in standard deviations of the reward model's reference answers)",
+        f"KL from the reference {report['kl']:.2f} nats an answer",
+    ]
+    for name, words in WATCHED_WORDS.items():
+        if name in report["final"]:
+            figures.append(f"{words} {report['final'][name]:.3f} at the end")
+    if report["alerts"]:
+        figures.append(f"alerts: {', '.join(report['alerts'])} (see the run's events)")
+    return Card(
+        title="Policy",
+        about=(
+            f"Trained by PPO from `{base}` against the reward model `{reward}`: "
+            f"{report['steps']} steps, {report['episodes']} answers.{stopped}"
+        ),
+        figures=figures,
+        use=f"{weights}`report.json` holds every step.",
+        limits=(
+            "The score is that of the reward model that was trained against, on training prompts "
+            "and single steps, hence without interval: it shows that training worked, not that "
+            "people like the answers better. The stage `evaluate` and blind comparisons tell that."
+        ),
     )

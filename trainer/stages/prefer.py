@@ -36,6 +36,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from trainer import trials
+from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, resume
 from trainer.config import PreferConfig
 from trainer.data import (
@@ -572,47 +573,62 @@ def write_out(opened: Opened, finished: Any, folder: Path, report: Mapping[str, 
     if opened.config.lora:
         save_adapter(opened.model, folder / "adapter", base)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    (folder / "README.md").write_text(card(opened.context, report, base), "utf-8")
+    write_card(opened.context, folder, card(report, base))
 
 
-def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
-    """The model card."""
-    return (
-        f"# Policy\n\nTrained by {report['method']} from `{base}`: {report['steps']} steps, seed "
-        f"{context.spec.seed}.\n\n{FINDINGS[report['method']](report)}\n\n"
-        "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; `adapter/`, "
-        "where there is one, holds the low-rank adapter alone, for peft.\n"
+def card(report: Mapping[str, Any], base: str) -> Card:
+    """What the model card says."""
+    return Card(
+        title="Policy",
+        about=f"Trained by {report['method']} from `{base}`: {report['steps']} steps.",
+        figures=FINDINGS[report["method"]](report),
+        use=(
+            "The weights are merged and load with `AutoModelForCausalLM.from_pretrained`; "
+            "`adapter/`, where there is one, holds the low-rank adapter alone, for peft."
+        ),
+        limits=LIMITS[report["method"]],
     )
 
 
-def dpo_findings(report: Mapping[str, Any]) -> str:
-    """What was measured, in a sentence."""
+def dpo_findings(report: Mapping[str, Any]) -> list[str]:
+    """What was measured."""
     if report["pair_accuracy"] is None:
-        return "No pairs were held out, so how well it generalises is not known."
-    low, high = report["ci95"]
-    return (
-        f"The implicit reward puts {report['pair_accuracy']:.1%} of {report['pairs']} held-out "
-        f"pairs in the annotators' order (95 % interval {low:.1%} to {high:.1%})."
-    )
+        return ["no pairs were held out, so how well it generalises is not known"]
+    return [
+        f"the implicit reward puts {with_interval(report['pair_accuracy'], report['ci95'], '.1%')} "
+        f"of {report['pairs']} held-out pairs in the annotators' order; the longer answer is the "
+        f"better one in {report['length_baseline']:.1%}",
+        f"mean margin {report['margin']:.3f} in log-odds",
+    ]
 
 
-def rloo_findings(report: Mapping[str, Any]) -> str:
-    """What was measured, in a sentence or two."""
+def rloo_findings(report: Mapping[str, Any]) -> list[str]:
+    """What was measured."""
     if report["score_after"] is None:
-        return "No prompts were held out, so how well it generalises is not known."
-    return (
-        f"Reward-model score on {report['heldout_prompts']} held-out prompts: "
-        f"{report['score_before']:.3f} before, {report['score_after']:.3f} after; KL from the "
-        f"reference {report['kl']:.2f} nats an answer. The score is that of the reward model that "
-        "was trained against: it shows that training worked, not that people like it better."
-    )
+        return ["no prompts were held out, so how well it generalises is not known"]
+    return [
+        f"score of the reward model on {report['heldout_prompts']} held-out prompts "
+        f"{report['score_before']:.3f} before, {report['score_after']:.3f} after; gain "
+        f"{with_interval(report['gain'], report['ci95_of_gain'])}",
+        f"KL from the reference {report['kl']:.2f} nats an answer",
+    ]
 
 
 METHODS: dict[str, Callable[[RunContext, PreferConfig], dict[str, Any]]] = {
     "dpo": run_dpo,
     "rloo": run_rloo,
 }
-FINDINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+FINDINGS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "dpo": dpo_findings,
     "rloo": rloo_findings,
+}
+LIMITS = {
+    "dpo": (
+        "The implicit reward says how far the policy was moved towards the better answers, not "
+        "that what it writes itself is liked better: let people compare it with its parent."
+    ),
+    "rloo": (
+        "The score is that of the reward model that was trained against: it shows that training "
+        "worked, not that people like it better."
+    ),
 }

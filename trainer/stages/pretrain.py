@@ -39,6 +39,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
+from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import PretrainConfig
 from trainer.corpus import (
@@ -56,7 +57,7 @@ from trainer.data import length_buckets
 from trainer.events import RunError, Stopped, no_number
 from trainer.modeling import Placement, load_tokenizer, start, trunk
 from trainer.rollout import answer_seed, generate
-from trainer.statistics import Estimate, clustered_ratio
+from trainer.statistics import Estimate, clustered_ratio, perplexity
 from trainer.types import SHAPES, RunContext
 
 #: target of a token that the loss passes over
@@ -576,7 +577,7 @@ def figures_of(
     return {
         "heldout_tokens": int(counts.sum()),
         **_figure("heldout_loss", loss),
-        **_figure("perplexity", loss, math.exp),
+        **_figure("perplexity", loss, perplexity),
         **_figure("bits_per_byte", bits),
     }
 
@@ -639,37 +640,40 @@ def write_out(
     for name, body in (("report.json", report), ("duplicates.json", copies)):
         text = json.dumps(body, indent=1, ensure_ascii=False)
         (folder / name).write_text(text + "\n", "utf-8")
-    (folder / "README.md").write_text(card(context, fit, report), "utf-8")
+    write_card(context, folder, card(context, fit, report))
 
 
-def card(context: RunContext, fit: Fit, report: Mapping[str, Any]) -> str:
-    """README.md of the model."""
-    corpus, config = report["corpus"], fit.config
+def card(context: RunContext, fit: Fit, report: Mapping[str, Any]) -> Card:
+    """What the model card says."""
+    corpus = report["corpus"]
     kind, loader = (
         ("encoder", "AutoModelForMaskedLM") if fit.masked else ("decoder", "AutoModelForCausalLM")
     )
-    tested = "No document was held out, so how well it foretells is not known."
+    figures = ["no document was held out, so how well it foretells is not known"]
     if report["perplexity"] is not None:
-        edges = report["perplexity_ci95"]
-        spread = f" (95 % interval {edges[0]:.2f} to {edges[1]:.2f})" if edges else ""
         what = "hidden tokens" if fit.masked else "tokens"
-        tested = (
-            f"On {corpus['heldout_documents']} held-out documents its perplexity is "
-            f"{report['perplexity']:.2f}{spread} over {report['heldout_tokens']} {what}"
-        )
-        bits = report["bits_per_byte"]
-        tested += "." if bits is None else f", {bits:.3f} bits a byte."
-    settings = json.dumps(dataclasses.asdict(config), ensure_ascii=False, sort_keys=True)
+        figures = [
+            f"perplexity {with_interval(report['perplexity'], report['perplexity_ci95'], '.2f')} "
+            f"over the {report['heldout_tokens']} {what} of {corpus['heldout_documents']} held-out "
+            "documents"
+        ]
+    if report["bits_per_byte"] is not None:
+        bits = with_interval(report["bits_per_byte"], report["bits_per_byte_ci95"])
+        figures.append(f"{bits} bits a byte of the same documents")
     name = Path(str(context.input("text"))).name
-    return (
-        f"# Pretrained {kind}\n\n"
-        f"{report['parameters'] / 1e6:.1f} million parameters, {report['vocabulary']} tokens, "
-        f"trained from random weights on the text `{name}`: {report['steps']} steps, "
-        f"{report['tokens_seen']} tokens, seed {context.spec.seed}.\n\n"
-        f"Of {corpus['documents']} documents {corpus['empty']} were empty, "
-        f"{corpus['exact_duplicates']} exact and {corpus['near_duplicates']} near copies "
-        f"(`duplicates.json`); {corpus['train_documents']} were trained on.\n\n"
-        f"{tested}\n\n"
-        f"`{loader}.from_pretrained` loads it. It has read this text and nothing else.\n\n"
-        f"Settings: `{settings}`\n"
+    return Card(
+        title=f"Pretrained {kind}",
+        about=(
+            f"{report['parameters'] / 1e6:.1f} million parameters, {report['vocabulary']} tokens, "
+            f"trained from random weights on the text `{name}`: {report['steps']} steps, "
+            f"{report['tokens_seen']} tokens. Of {corpus['documents']} documents "
+            f"{corpus['empty']} were empty, {corpus['exact_duplicates']} exact and "
+            f"{corpus['near_duplicates']} near copies (`duplicates.json`); "
+            f"{corpus['train_documents']} were trained on."
+        ),
+        figures=figures,
+        use=f"`{loader}.from_pretrained` loads it, `AutoTokenizer` its tokenizer.",
+        limits=(
+            "It has read this text and nothing else. It was not taught to answer: `sft` does that."
+        ),
     )

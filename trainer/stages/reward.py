@@ -44,6 +44,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
+from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import RewardConfig
 from trainer.data import (
@@ -208,7 +209,7 @@ def run(context: RunContext) -> dict[str, Any]:
     # 5. publish
     lines = score_lines(heldout, outputs, normalisation)
     judge.normalisation = normalisation
-    publish(context.out, lambda folder: write_out(folder, judge, report, lines))
+    publish(context.out, lambda folder: write_out(folder, context, judge, report, lines))
     context.progress(1.0)
     return report
 
@@ -823,7 +824,11 @@ def score_lines(
 
 
 def write_out(
-    folder: Path, judge: Judge, report: dict[str, Any], lines: Sequence[dict[str, Any]]
+    folder: Path,
+    context: RunContext,
+    judge: Judge,
+    report: dict[str, Any],
+    lines: Sequence[dict[str, Any]],
 ) -> None:
     """The merged model as transformers loads it, its scale, its figures and its card."""
     model = judge.model
@@ -845,46 +850,59 @@ def write_out(
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "heldout_scores.jsonl").write_text(body, "utf-8")
-    (folder / "README.md").write_text(card(report), "utf-8")
+    write_card(context, folder, card(report))
 
 
-def card(report: dict[str, Any]) -> str:
-    """README.md of the model."""
+def card(report: dict[str, Any]) -> Card:
+    """What the model card says."""
     if report["ci95"] is None:
-        tested = "It was not tested: no ranking was held out."
+        figures = ["it was not tested: no ranking was held out"]
     else:
-        low, high = report["ci95"]
-        tested = (
-            f"On {report['rankings']} held-out rankings of {report['prompts']} other prompts it "
-            f"orders {report['pair_accuracy']:.3f} of {report['pairs']} pairs rightly "
-            f"(95 % interval {low:.3f} to {high:.3f}); the longer answer wins "
-            f"{report['length_baseline']:.3f} of them."
-        )
-    scale, heads = report["normalisation"], ""
+        figures = [
+            f"on {report['rankings']} held-out rankings of {report['prompts']} other prompts it "
+            f"orders {with_interval(report['pair_accuracy'], report['ci95'])} of "
+            f"{report['pairs']} pairs rightly; the longer answer wins "
+            f"{with_interval(report['length_baseline'], report['length_baseline_ci95'])}",
+        ]
+    if report["ece"] is not None:
+        figures.append(f"calibration error {report['ece']:.3f}")
+    if report["annotator_agreement"] is not None:
+        agreed = report["annotator_agreement"]
+        share = with_interval(agreed["agreement"], agreed["ci95"])
+        figures.append(f"annotators agree with one another on {share} of {agreed['pairs']} pairs")
+    scale, members = report["normalisation"], ""
     if "ensemble" in report and report["ensemble"]["kind"] == "heads":
-        heads = (
-            f"It is the mean of {report['ensemble']['members']} heads on the same states, which "
-            "lie in `ensemble.safetensors`; where they disagree it is not sure of itself. "
+        members = (
+            f" It is the mean of {report['ensemble']['members']} heads on the same states, which "
+            "lie in `ensemble.safetensors`; where they disagree it is not sure of itself."
         )
     elif "ensemble" in report:
-        heads = (
-            f"It is the first of {report['ensemble']['members']} members; the others are adapters "
+        members = (
+            f" It is the first of {report['ensemble']['members']} members; the others are adapters "
             "on it, which peft loads from `members/1` and so on. Where they disagree it is not "
-            "sure of itself. "
+            "sure of itself."
         )
     if report["temperature"] is not None:
-        heads += (
-            f"σ(difference of r / {report['temperature']:.3g}) is the share of pairs that people "
-            "order so. "
+        members += (
+            f" σ(difference of r / {report['temperature']:.3g}) is the share of pairs that people "
+            "order so."
         )
-    return (
-        "# Reward model\n\n"
-        f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one element of "
-        f"the batch (Bradley–Terry). {tested}\n\n"
-        "`AutoModelForSequenceClassification.from_pretrained` loads it. It reads the conversation "
-        "through the chat template, the answer, and one end-of-text token. Its output r is turned "
-        "into a score of mean 0 and standard deviation 1 on training answers by\n"
-        f"(r − {scale['mean']:.6g}) / {scale['std']:.6g} (`normalisation.json`). {heads}\n\n"
-        "It knows what its annotators preferred on prompts like theirs, and nothing else; a policy "
-        "that is trained against it for long will find its mistakes.\n"
+    return Card(
+        title="Reward model",
+        about=(
+            f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one "
+            "element of the batch."
+        ),
+        figures=figures,
+        use=(
+            "`AutoModelForSequenceClassification.from_pretrained` loads it. It reads the "
+            "conversation through the chat template, the answer, and one end-of-text token. Its "
+            "output r is turned into a score of mean 0 and standard deviation 1 on training "
+            f"answers by (r − {scale['mean']:.6g}) / {scale['std']:.6g} (`normalisation.json`)."
+            f"{members}"
+        ),
+        limits=(
+            "It knows what its annotators preferred on prompts like theirs, and nothing else; a "
+            "policy that is trained against it for long will find its mistakes."
+        ),
     )

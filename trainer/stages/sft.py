@@ -19,7 +19,6 @@ Choices
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from torch import nn
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
+from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
 from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
@@ -49,6 +49,7 @@ from trainer.modeling import (
     save_adapter,
     start,
 )
+from trainer.statistics import clustered_ratio, perplexity
 from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
 from trainer.types import RunContext
 
@@ -107,10 +108,8 @@ def run(context: RunContext) -> dict[str, Any]:
         "heldout_pairs": len(tested),
         "steps": fit.state.global_step,
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "heldout_loss_before": before,
-        "heldout_loss": after,
-        "perplexity_before": None if before is None else math.exp(before),
-        "perplexity": None if after is None else math.exp(after),
+        **figures_of(before, "_before"),
+        **figures_of(after),
     }
     publish(context.out, lambda folder: write_out(context, fit, finished, folder, report))
     return report
@@ -205,12 +204,12 @@ def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row
 
 
 @torch.no_grad()
-def measure(model: Any, rows: Sequence[Row], pad: int, config: SFTConfig) -> float | None:
-    """Mean negative log-likelihood of the held-out answers' tokens in nats; None without any."""
-    if not rows:
-        return None
+def measure(
+    model: Any, rows: Sequence[Row], pad: int, config: SFTConfig
+) -> tuple[list[float], list[int]]:
+    """(nats, tokens) of each held-out answer: its negative log-likelihood."""
     model.eval()
-    total, count = 0.0, 0
+    nats, counts = [0.0] * len(rows), [0] * len(rows)
     device = next(model.parameters()).device
     for bucket in length_buckets([len(row.ids) for row in rows], config.token_budget):
         chosen = [rows[index] for index in bucket]
@@ -226,11 +225,23 @@ def measure(model: Any, rows: Sequence[Row], pad: int, config: SFTConfig) -> flo
             logits[:, :-1].float().transpose(1, 2),
             labels[:, 1:].to(device),
             ignore_index=IGNORED,
-            reduction="sum",
+            reduction="none",
         )
-        total += float(losses)
-        count += int((labels[:, 1:] != IGNORED).sum())
-    return total / count
+        for index, row, loss in zip(bucket, chosen, losses.double().sum(1).tolist(), strict=True):
+            nats[index], counts[index] = loss, len(row.ids) - row.prompt
+    return nats, counts
+
+
+def figures_of(measured: Sequence[Sequence[float]], when: str = "") -> dict[str, Any]:
+    """Loss a token and perplexity of held-out answers, with 95 % intervals that count answers."""
+    loss = clustered_ratio(*measured)
+    edges = loss.ci95 if loss and loss.n > 1 else None
+    return {
+        f"heldout_loss{when}": loss.value if loss else None,
+        f"heldout_loss{when}_ci95": edges,
+        f"perplexity{when}": perplexity(loss.value) if loss else None,
+        f"perplexity{when}_ci95": [perplexity(edge) for edge in edges] if edges else None,
+    }
 
 
 def finished_model(context: RunContext, fit: Fit, config: SFTConfig, placement: Placement) -> Any:
@@ -253,25 +264,36 @@ def write_out(
     if report["method"] == "lora":
         save_adapter(fit.model, folder / "adapter", base)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    (folder / "README.md").write_text(card(context, report, base), "utf-8")
+    write_card(context, folder, card(report, base))
 
 
-def card(context: RunContext, report: Mapping[str, Any], base: str) -> str:
-    """The model card."""
-    config = cast(SFTConfig, context.spec.config)
-    fitted = (
-        "No answers were held out, so how well it generalises is not known."
-        if report["perplexity"] is None
-        else f"Perplexity of {report['heldout_pairs']} held-out answers: "
-        f"{report['perplexity_before']:.3f} before, {report['perplexity']:.3f} after."
-    )
+def card(report: Mapping[str, Any], base: str) -> Card:
+    """What the model card says."""
+    if report["perplexity"] is None:
+        figures = ["no answers were held out, so how well it generalises is not known"]
+    else:
+        before = with_interval(report["perplexity_before"], report["perplexity_before_ci95"])
+        after = with_interval(report["perplexity"], report["perplexity_ci95"])
+        figures = [
+            f"perplexity of the {report['heldout_pairs']} held-out answers, a token: {before} "
+            f"before, {after} after"
+        ]
     loads = (
         "`AutoPeftModelForCausalLM.from_pretrained` loads it on its base."
-        if config.method == "prompt"
+        if report["method"] == "prompt"
         else "`AutoModelForCausalLM.from_pretrained` loads it; the chat template lies beside it."
     )
-    return (
-        f"# Fine-tuned policy\n\nFine-tuned from `{base}` on {report['train_pairs']} answers by "
-        f"the method {config.method}: {report['steps']} steps, seed {context.spec.seed}.\n\n"
-        f"{fitted}\n\n{loads}\n"
+    return Card(
+        title="Fine-tuned policy",
+        about=(
+            f"Fine-tuned from `{base}` on {report['train_pairs']} answers by the method "
+            f"{report['method']}: {report['steps']} steps on {report['trained_parameters']} "
+            "trained parameters."
+        ),
+        figures=figures,
+        use=loads,
+        limits=(
+            "It imitates the answers that it was given, their mistakes included. Perplexity says "
+            "how well it foretells such answers, not how good they are."
+        ),
     )
