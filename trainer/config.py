@@ -137,6 +137,18 @@ class GenerateConfig(CheckpointedConfig):
         1.0, "keep the likeliest tokens of this total probability", low=1e-6, high=1
     )
     top_k: int = knob(0, "keep only this many likeliest tokens; 0 keeps all", low=0)
+    min_p: float = knob(
+        0.0,
+        "drop tokens less than this many times as likely as the likeliest; 0 keeps all",
+        low=0,
+        high=1,
+    )
+    repetition_penalty: float = knob(
+        1.0,
+        "what the scores of tokens that stand in the text already are divided by (negative ones: "
+        "multiplied); 1 changes nothing",
+        low=0.01,
+    )
     batch_size: int = knob(64, "answers written side by side", low=1)
 
 

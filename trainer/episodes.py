@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer import modeling, rewards, scoring
 from trainer.config import PPOConfig
 from trainer.rollout import answer_seed, generate
-from trainer.types import Batch, Sampled, Stopwatch
+from trainer.types import Batch, Sampled, Sampling, Stopwatch
 
 
 @dataclass
@@ -152,10 +152,9 @@ def roll_out(
             writer,
             [ids[index] for index in chosen + fixed],
             seeds,
+            Sampling(config.max_new_tokens, config.temperature),
             stop=actors.stop,
             pad=actors.pad,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
             batch_size=config.batch_size,
             after_batch=lambda done: pause(),
         )

@@ -43,8 +43,9 @@ class _Attention(torch.autograd.Function):
         if mask is not None:
             scores += mask[:, :, None]
         p = scores.softmax(-1).view(b, kv, -1, far)
-        ctx.save_for_backward(rows, k, v, p)
-        ctx.scale = scale
+        if ctx is not None:
+            ctx.save_for_backward(rows, k, v, p)
+            ctx.scale = scale
         out: Tensor = torch.matmul(p, v).view(b, h, t, d)
         return out
 
@@ -75,7 +76,10 @@ def lean_attention(
     if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise NotImplementedError("lean attention has no dropout, soft cap or sinks")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = _Attention.apply(query, key, value, attention_mask, scale)
+    if torch.is_grad_enabled():
+        out = _Attention.apply(query, key, value, attention_mask, scale)
+    else:  # the same without the books that autograd keeps
+        out = _Attention.forward(None, query, key, value, attention_mask, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -91,7 +95,8 @@ class LeanNorm(torch.autograd.Function):
         wide = x.float()
         inverse = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         unit = (wide * inverse).to(x.dtype)
-        ctx.save_for_backward(unit, inverse, weight)
+        if ctx is not None:
+            ctx.save_for_backward(unit, inverse, weight)
         return weight * unit
 
     @staticmethod
@@ -210,8 +215,23 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._product(x, "none")
+
+    def swish(self, x: Tensor) -> Tensor:
+        """silu(Wx + c); the activation is taken before the product is rounded."""
+        return self._product(x, "swish")
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """(Wx + c) · other, multiplied before the product is rounded."""
+        flat, same = x.reshape(-1, self.in_features), other.reshape(-1, self.out_features)
+        product = torch.ops.mkldnn._linear_pointwise.binary
+        y = product(flat, same, self.packed, self.bias, "mul")
+        result: Tensor = y.view(*x.shape[:-1], self.out_features)
+        return result
+
+    def _product(self, x: Tensor, then: str) -> Tensor:
         flat = x.reshape(-1, self.in_features)
-        y = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
+        y = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, then, [], "")
         result: Tensor = y.view(*x.shape[:-1], self.out_features)
         return result
 

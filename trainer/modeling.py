@@ -22,7 +22,8 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
@@ -39,7 +40,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from trainer import memory
+from trainer import blocks, memory
 from trainer.config import Spec
 from trainer.events import RunError
 from trainer.kernels import (
@@ -222,9 +223,7 @@ def quicken(model: PreTrainedModel) -> None:
     if model.device.type != "cpu":
         model.set_attn_implementation("sdpa")
         return
-    ids = torch.arange(16, device=model.device).view(2, 8) % model.config.vocab_size
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
+    ids, mask = _probe(model)
 
     def states() -> Tensor:
         found: Tensor = trunk(model)(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -248,15 +247,20 @@ def quicken(model: PreTrainedModel) -> None:
 def _quicken_norm(norm: nn.Module) -> bool:
     """Give an RMSNorm the lean forward pass while its weight is frozen; False for other layers."""
     epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    weight = getattr(norm, "weight", None)
-    if not type(norm).__name__.endswith("RMSNorm") or epsilon is None or weight is None:
+    if not type(norm).__name__.endswith("RMSNorm") or epsilon is None:
+        return False
+    if getattr(norm, "weight", None) is None:
         return False
     plain = norm.forward
 
     def forward(x: Tensor) -> Tensor:
-        if norm.weight.requires_grad:
+        weight = cast(Tensor, norm.weight)  # of now: another may be loaded
+        if weight.requires_grad:
             return plain(x)
-        return LeanNorm.apply(x, norm.weight, epsilon)
+        if torch.is_grad_enabled():
+            return LeanNorm.apply(x, weight, epsilon)
+        found: Tensor = LeanNorm.forward(None, x, weight, epsilon)
+        return found
 
     norm.forward = forward
     return True
@@ -901,35 +905,88 @@ def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
     `rows` is the usual number of rows in a product.
     """
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
-    with torch.no_grad():
-        for owner in list(model.modules()):
-            if isinstance(owner, LoraLinear):
-                continue
-            for name, layer in list(owner.named_children()):
-                twin = _inference_twin(layer, rows)
-                if twin is not None:
-                    swapped.append((owner, name, layer))
-                    setattr(owner, name, twin)
+
+    def swap(owner: nn.Module, name: str, twin: nn.Module | None) -> None:
+        if twin is not None:
+            swapped.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, twin)
+
     try:
         with torch.no_grad():
+            found = blocks.find(model)
+            kinds = lean_kinds(model, found, rows)
+            for owner, name, block in found:
+                if type(block) in kinds:
+                    swap(owner, name, blocks.twin(block, lambda layers: _pack(layers, rows)))
+            for owner in list(model.modules()):
+                if not isinstance(owner, LoraLinear):
+                    for name, layer in list(owner.named_children()):
+                        swap(owner, name, _inference_twin(layer, rows))
             yield model
     finally:
-        for owner, name, layer in swapped:
+        for owner, name, layer in reversed(swapped):
             setattr(owner, name, layer)
 
 
-def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
-    """What stands in for a layer during inference; None leaves it."""
-    if isinstance(layer, LoraLinear):
-        if type(layer.base_layer) is not nn.Linear:
-            return None
+#: what was found out about a model's blocks, as long as the model lives
+_kinds: WeakKeyDictionary[nn.Module, frozenset[type]] = WeakKeyDictionary()
+
+
+def lean_kinds(model: PreTrainedModel, found: list[blocks.Found], rows: int) -> frozenset[type]:
+    """The kinds of the model's blocks that have a leaner twin; tried on a few tokens, once."""
+    if model not in _kinds:
+
+        def run() -> None:
+            trunk(model)(input_ids=ids, attention_mask=mask)
+
+        ids, mask = _probe(model)
+        _kinds[model] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
+    return _kinds[model]
+
+
+def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """A few tokens in two rows, the second one padded, and their mask."""
+    ids = torch.arange(16, device=model.device).view(2, 8) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    return ids, mask
+
+
+def _pack(layers: Sequence[nn.Module], rows: int) -> PackedLinear | None:
+    """One packed layer of the linear layers, one below the other; None where that cannot be."""
+    parts = [part for part in map(_merged, layers) if part is not None]
+    if len(parts) < len(layers) or not all(can_pack(weight) for weight, _ in parts):
+        return None
+    weights = [weight for weight, _ in parts]
+    own = [bias for _, bias in parts if bias is not None]
+    if len(own) not in (0, len(parts)):
+        return None
+    one = len(parts) == 1
+    weight = weights[0] if one else torch.cat(weights)
+    bias = None if not own else own[0] if one else torch.cat(own)
+    packed_layer = PackedLinear(weight, bias, rows)
+    packed_layer.weight = weight.new_empty(0)  # no one asks for it within a block
+    return packed_layer
+
+
+def _merged(layer: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a linear layer with its adapter; None for other layers."""
+    if isinstance(layer, LoraLinear) and type(layer.base_layer) is nn.Linear:
         weight: Tensor = merged_weight(layer).data
         bias: Tensor | None = layer.base_layer.bias
     elif type(layer) is nn.Linear:
         weight, bias = layer.weight.data, layer.bias
     else:
         return None
-    bias = None if bias is None else bias.detach()
+    return weight, None if bias is None else bias.detach()
+
+
+def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
+    """What stands in for a layer during inference; None leaves it."""
+    found = _merged(layer)
+    if found is None:
+        return None
+    weight, bias = found
     if can_pack(weight):
         return PackedLinear(weight, bias, rows)
     if not isinstance(layer, LoraLinear):

@@ -5,8 +5,11 @@ Choices
   together; an answer that has ended leaves the batch.
 - Each token is drawn by inverse CDF from one uniform number that belongs to (answer seed, token
   index), so an answer does not depend on who shares its batch (up to the rounding of the kernels).
-- The log-probability is that of the distribution at the sampling temperature, before top-p and
-  top-k, from the pass that the token was drawn from.
+- Repetition penalty, temperature, top-k, top-p and min-p are those of transformers' logits
+  processors, in their order. The log-probability is the model's own at the sampling temperature,
+  before the penalty and the cuts, from the pass that the token was drawn from.
+- Keys and values stand whole in memory, wider than they are filled: products over a part of a
+  tensor would copy it first, which costs more than the unused places.
 Non-goals: beam search, speculative decoding.
 """
 
@@ -22,10 +25,16 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from trainer.modeling import logits_of, trunk
-from trainer.types import Sampled
+from trainer.types import Sampled, Sampling
 
 #: tokens whose weights are summed at once when one is drawn
 BLOCK = 256
+#: weights that are looked at together: they should fit into a cache
+NEAR = 2**18
+#: likeliest tokens that top-p looks at before it sorts the whole vocabulary
+LIKELY = 1024
+#: places by which a cache grows
+ROOM = 32
 
 
 def answer_seed(run_seed: int, *names: str | int) -> int:
@@ -45,36 +54,89 @@ def uniforms(seeds: Sequence[int], index: int) -> Tensor:
 
 
 def draw(
-    logits: Tensor, u: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0
+    logits: Tensor, u: Tensor, sampling: Sampling, seen: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """A token for each row of (b, V) logits by the inverse CDF at u in [0, 1), and its
     log-probability.
 
-    Temperature 0 takes the likeliest token and gives its log-probability at temperature 1.
+    `seen` (b, V) marks what stands in the text already, for the repetition penalty. Temperature 0
+    takes the likeliest token and gives its log-probability at temperature 1.
     """
+    many = max(1, NEAR // logits.shape[1])
+    parts = [
+        _draw_near(
+            logits[at : at + many],
+            u[at : at + many],
+            sampling,
+            None if seen is None else seen[at : at + many],
+        )
+        for at in range(0, len(logits), many)
+    ]
+    tokens, logprobs = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)
+
+
+def _draw_near(
+    logits: Tensor, u: Tensor, sampling: Sampling, seen: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`draw` for a few rows."""
+    greedy = sampling.temperature == 0
+    heat = 1.0 if greedy else sampling.temperature
     scores = logits.to(torch.float32, copy=True)
-    if temperature > 0 and temperature != 1.0:
-        scores /= temperature
-    scores -= scores.amax(-1, keepdim=True)
-    weights = scores.exp()  # (b, V), not normalised
-    total = weights.sum(-1)
-    greedy = temperature == 0
-    token = scores.argmax(-1) if greedy else invert(nucleus(weights, top_p, top_k), u)
-    return token, scores.gather(1, token[:, None])[:, 0] - total.log()
+    if heat != 1.0:
+        scores /= heat
+    top = scores.amax(-1, keepdim=True)
+    wanted = scores if seen is None else penalised(scores, seen, sampling.repetition_penalty)
+    if greedy:
+        token = wanted.argmax(-1)
+    elif seen is not None:
+        wanted = (wanted - wanted.amax(-1, keepdim=True)).exp_()
+    weights = scores.sub_(top).exp_()  # (b, V), not normalised
+    if not greedy:
+        own = weights if seen is None else wanted
+        token = invert(cut(own, sampling.top_k, sampling.top_p, sampling.min_p), u)
+    score = logits.gather(1, token[:, None]).float() / heat - top
+    return token, score[:, 0] - weights.sum(-1).log()
 
 
-def nucleus(weights: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Zero all but the likeliest tokens: at most top_k, the fewest that reach the share top_p."""
-    if top_k <= 0 and top_p >= 1.0:
-        return weights
-    ordered, places = torch.sort(weights, dim=-1, descending=True, stable=True)
-    share = ordered.cumsum(-1) / ordered.sum(-1, keepdim=True)
-    # A token stays when what stands before it has not reached the share yet: at least one always
-    # stays.
-    keep = (share - ordered / ordered.sum(-1, keepdim=True)) < top_p
+def penalised(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Scores (b, V) with those of the tokens seen made smaller (Keskar et al. 2019, CTRL): divided
+    by the penalty where positive, multiplied by it where negative.
+    """
+    return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+
+def cut(weights: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Zero all but the likeliest tokens: of (b, V) weights at most top_k, of these the fewest that
+    reach the share top_p, of these the ones that weigh at least min_p times the heaviest.
+
+    Nucleus sampling: Holtzman et al. 2020; min-p: Nguyen et al. 2024.
+    """
+    if top_k > 0 or top_p < 1.0:
+        ordered, places, total = _likeliest(weights, top_k, top_p)
+        # A token stays when what stands before it has not reached the share yet: at least one
+        # always stays.
+        before = (ordered.cumsum(-1) - ordered) / total
+        weights = torch.zeros_like(weights).scatter_(1, places, ordered * (before < top_p))
+    if min_p > 0.0:
+        weights = weights * (weights >= min_p * weights.amax(-1, keepdim=True))
+    return weights
+
+
+def _likeliest(weights: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(b, n) heaviest weights, the heaviest first, and their places; (b, 1) the sum that top-p is a
+    share of. They are enough to find the nucleus in.
+    """
     if top_k > 0:
-        keep[:, top_k:] = False
-    return torch.zeros_like(weights).scatter_(1, places, ordered * keep)
+        ordered, places = weights.topk(min(top_k, weights.shape[1]), dim=-1)
+        return ordered, places, ordered.sum(-1, keepdim=True)
+    total = weights.sum(-1, keepdim=True)
+    if weights.shape[1] > LIKELY:
+        ordered, places = weights.topk(LIKELY, dim=-1)
+        if bool((ordered.sum(-1, keepdim=True) >= top_p * total).all()):
+            return ordered, places, total
+    ordered, places = torch.sort(weights, dim=-1, descending=True, stable=True)
+    return ordered, places, total
 
 
 def invert(weights: Tensor, u: Tensor) -> Tensor:
@@ -105,61 +167,100 @@ def step_on(ladder: Tensor, mark: Tensor) -> Tensor:
 
 
 class _RoomyLayer(DynamicLayer):
-    """A layer of key-value cache with room for what is still to come: a new token is written, not
-    concatenated.
+    """A layer of key-value cache that is wider than it is filled: a new token is written, not
+    concatenated, and the whole width is attended to, the mask hiding what is not filled.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.room = room
         self.filled = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
+        """Keys and values (b, h, t, d) of the new tokens go in; those of the whole width come out.
+
+        The first call, which reads the prompts, gives back what it got.
+        """
+        begin, self.filled = self.filled, self.filled + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._reserve(key_states, value_states)
-        end = self.filled + key_states.shape[-2]
-        self.wide_keys[..., self.filled : end, :] = key_states
-        self.wide_values[..., self.filled : end, :] = value_states
-        self._show(end)
+            self.keys, self.values = key_states, value_states
+            return self.keys, self.values
+        if self.filled > self.keys.shape[-2]:
+            self.widen(torch.arange(len(self.keys), device=self.keys.device))
+        self.keys[:, :, begin : self.filled] = key_states
+        self.values[:, :, begin : self.filled] = value_states
         return self.keys, self.values
 
-    def _reserve(self, key_states: Tensor, value_states: Tensor) -> None:
-        shape = (*key_states.shape[:-2], key_states.shape[-2] + self.room)
-        self.wide_keys = key_states.new_zeros((*shape, key_states.shape[-1]))
-        self.wide_values = value_states.new_zeros((*shape, value_states.shape[-1]))
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How wide the keys will be after so many more tokens, and where they begin."""
+        wanted = self.filled + query_length
+        if not self.is_initialized:
+            return wanted, 0
+        width = self.keys.shape[-2]
+        return (width if wanted <= width else self._width(wanted)), 0
 
-    def _show(self, end: int) -> None:
-        self.filled = end
-        self.keys, self.values = self.wide_keys[..., :end, :], self.wide_values[..., :end, :]
+    def get_seq_length(self) -> int:
+        """Tokens in the cache."""
+        return self.filled
 
-    def choose(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may come several times."""
-        self.wide_keys = self.wide_keys.index_select(0, rows)
-        self.wide_values = self.wide_values.index_select(0, rows)
-        self._show(self.filled)
+    def widen(self, rows: Tensor) -> None:
+        """Make room, taking these rows, in this order; a row may come several times."""
+        self.keys, self.values = (self._wider(old, rows) for old in (self.keys, self.values))
+
+    def _wider(self, old: Tensor, rows: Tensor) -> Tensor:
+        _, h, t, d = old.shape
+        # Unused places are hidden, but 0 · NaN would show through.
+        wide = old.new_zeros((len(rows), h, self._width(max(self.filled, t)), d))
+        wide[:, :, :t] = old[rows]
+        return wide
+
+    def _width(self, wanted: int) -> int:
+        """Room for so many tokens and for some more."""
+        return (wanted // ROOM + 1) * ROOM
+
+    def keep(self, order: Tensor, moved: Tensor) -> None:
+        """Keep the rows `order`; of these only the places `moved` do not stand there already."""
+        for name in ("keys", "values"):
+            whole = getattr(self, name)
+            whole[moved] = whole[order[moved]]
+            setattr(self, name, whole[: len(order)])
 
 
-def new_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """The model's own kind of cache, its ordinary layers replaced by ones with `room` for new
-    tokens.
-    """
+def new_cache(model: PreTrainedModel) -> DynamicCache:
+    """The model's own kind of cache, its ordinary layers replaced by roomy ones."""
     cache = DynamicCache(config=model.config)
     cache.layers = [
-        _RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        _RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
 
-def choose_rows(cache: DynamicCache, rows: Tensor) -> None:
-    """Keep these rows of every layer of the cache."""
+def repeat_rows(cache: DynamicCache, rows: Tensor) -> None:
+    """Take these rows of every layer of the cache, a row perhaps several times, and make room."""
     for layer in cache.layers:
         if isinstance(layer, _RoomyLayer):
-            layer.choose(rows)
+            layer.widen(rows)
         else:
             layer.batch_select_indices(rows)
+
+
+def keep_rows(cache: DynamicCache, order: Tensor) -> None:
+    """Keep these rows of every layer of the cache, in this order, few of which have to move."""
+    moved = (order != torch.arange(len(order), device=order.device)).nonzero()[:, 0]
+    for layer in cache.layers:
+        if isinstance(layer, _RoomyLayer):
+            layer.keep(order, moved)
+        else:
+            layer.batch_select_indices(order)
+
+
+def close_ranks(stays: Sequence[bool]) -> list[int]:
+    """The rows that stay, in an order that moves few of them: the last ones fill the gaps."""
+    count = sum(stays)
+    late = [row for row in range(count, len(stays)) if stays[row]]
+    return [row if stays[row] else late.pop() for row in range(count)]
 
 
 @torch.no_grad()
@@ -167,13 +268,10 @@ def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
+    sampling: Sampling,
     *,
     stop: Iterable[int],
     pad: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
     batch_size: int = 64,
     after_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
@@ -183,14 +281,15 @@ def generate(
     `stop` are the tokens that end an answer; the one that does is part of it. `after_batch` hears
     how many answers are done; it may raise to break off.
     """
-    enders = torch.tensor(sorted(stop))
+    enders = torch.tensor(sorted(stop), dtype=torch.long)
     answers: dict[tuple[int, int], Sampled] = {}
     for batch in batches(prompts, seeds, batch_size):
         rows = _sample_batch(
             model,
             [prompts[index] for index, _ in batch],
             [[seeds[index][n] for n in ns] for index, ns in batch],
-            (enders, pad, max_new_tokens, temperature, top_p, top_k),
+            sampling,
+            (enders, pad),
         )
         names = [(index, n) for index, ns in batch for n in ns]
         for (index, n), (ids, logprobs, finished) in zip(names, rows, strict=True):
@@ -223,51 +322,66 @@ def _sample_batch(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
-    settings: tuple[Tensor, int, int, float, float, int],
+    sampling: Sampling,
+    marks: tuple[Tensor, int],
 ) -> list[tuple[list[int], list[float], bool]]:
-    """(tokens, log-probabilities, finished) of each answer of one batch."""
-    enders, pad, max_new_tokens, temperature, top_p, top_k = settings
+    """(tokens, log-probabilities, finished) of each answer of one batch; `marks` are the tokens
+    that end an answer and the one that pads.
+    """
     device = next(model.parameters()).device
-    enders = enders.to(device)
-    logits, cache, mask = _read_prompts(model, prompts, pad, max_new_tokens)
+    enders, pad = marks[0].to(device), marks[1]
+    logits, cache, read = _read_prompts(model, prompts, pad)
     repeat = torch.tensor([row for row, many in enumerate(seeds) for _ in many], device=device)
-    choose_rows(cache, repeat)
-    logits, mask = logits[repeat], mask[repeat]
+    repeat_rows(cache, repeat)
+    logits, seen = logits[repeat], _seen(prompts, logits, sampling, repeat)
+    # (b, t) what may be attended to, the tokens to come included: the cache says how far it is
+    mask = torch.nn.functional.pad(read, (0, sampling.max_new_tokens), value=1)[repeat]
+    place = read.sum(-1)[repeat]  # (b,) position of the next token in its own conversation
     flat_seeds = [seed for many in seeds for seed in many]
     alive = list(range(len(flat_seeds)))
-    tokens: list[list[int]] = [[] for _ in alive]
-    logprobs: list[list[float]] = [[] for _ in alive]
-    finished = [False] * len(alive)
-    place = mask.sum(-1)  # (b,) position of the next token in its own conversation
-    for index in range(max_new_tokens):
+    found: list[tuple[list[int], list[float], bool]] = [([], [], False) for _ in alive]
+    for index in range(sampling.max_new_tokens):
         u = uniforms([flat_seeds[row] for row in alive], index)
-        token, logprob = draw(logits, u, temperature, top_p, top_k)
-        ended = torch.isin(token, enders)
-        for row, value, p, end in zip(
-            alive, token.tolist(), logprob.tolist(), ended.tolist(), strict=True
-        ):
-            tokens[row].append(value)
-            logprobs[row].append(p)
-            finished[row] = end
-        if index + 1 == max_new_tokens or bool(ended.all()):
+        token, logprob = draw(logits, u, sampling, seen)
+        ended = torch.isin(token, enders).tolist()
+        for row, value, p, end in zip(alive, token.tolist(), logprob.tolist(), ended, strict=True):
+            tokens, logprobs, _ = found[row]
+            found[row] = (tokens, logprobs, end)
+            tokens.append(value)
+            logprobs.append(p)
+        if index + 1 == sampling.max_new_tokens or all(ended):
             break
-        if bool(ended.any()):
-            stay = (~ended).nonzero()[:, 0]
-            choose_rows(cache, stay)
-            token, mask, place = token[stay], mask[stay], place[stay]
-            alive = [row for row in alive if not finished[row]]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = _next_logits(model, token[:, None], mask, place[:, None], cache)
+        if seen is not None:
+            seen.scatter_(1, token[:, None], True)
+        if any(ended):
+            order = close_ranks([not end for end in ended])
+            alive = [alive[row] for row in order]
+            keep = torch.tensor(order, device=device)
+            keep_rows(cache, keep)
+            token, mask, place = token[keep], mask[keep], place[keep]
+            seen = None if seen is None else seen[keep]
+        known = mask[:, : read.shape[1] + index + 1]
+        logits = _next_logits(model, token[:, None], known, place[:, None], cache)
         place = place + 1
-    return list(zip(tokens, logprobs, finished, strict=True))
+    return found
+
+
+def _seen(
+    prompts: Sequence[Sequence[int]], logits: Tensor, sampling: Sampling, repeat: Tensor
+) -> Tensor | None:
+    """(b, V) True where a token stands in the prompt of the row; None when nobody asks."""
+    if sampling.repetition_penalty == 1.0:
+        return None
+    seen = torch.zeros((len(prompts), logits.shape[1]), dtype=torch.bool, device=logits.device)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt, device=logits.device)] = True
+    return seen[repeat]
 
 
 def _read_prompts(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int, room: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Logits after each prompt (b, V), the cache with room for the answers, and the mask (b, t);
-    padded on the left.
-    """
+    """Logits after each prompt (b, V), the cache, and the mask (b, t); padded on the left."""
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad, device=device)
@@ -275,7 +389,7 @@ def _read_prompts(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, longest - len(prompt) :] = 1
-    cache = new_cache(model, room)
+    cache = new_cache(model)
     places = (mask.cumsum(-1) - 1).clamp_(min=0)
     return _next_logits(model, ids, mask, places, cache), cache, mask
 

@@ -26,7 +26,7 @@ from trainer.modeling import (
 )
 from trainer.rollout import answer_seed, generate
 from trainer.scoring import Judge, score_answers
-from trainer.types import Sampled
+from trainer.types import Sampled, Sampling
 
 
 class Manner(Protocol):
@@ -88,10 +88,9 @@ def write(
             writer,
             ids,
             seeds,
+            Sampling(manner.max_new_tokens, manner.temperature),
             stop=stop_ids(model, tokenizer),
             pad=tokenizer.pad_token_id,
-            max_new_tokens=manner.max_new_tokens,
-            temperature=manner.temperature,
             batch_size=manner.write_batch,
             after_batch=after_batch,
         )

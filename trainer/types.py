@@ -51,6 +51,20 @@ class RunContext:
         return self.folder / "out"
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: each setting as transformers' logits processors define it, in the
+    order penalty, temperature, top-k, top-p, min-p.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0  # 0 takes the likeliest token
+    top_k: int = 0  # 0 keeps all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
 class Sampled(NamedTuple):
     """One answer as the sampler wrote it."""
 
@@ -58,7 +72,7 @@ class Sampled(NamedTuple):
     n: int  # 0 … answers_per_prompt - 1
     seed: int
     ids: list[int]  # tokens, the end-of-text token included when there is one
-    logprobs: list[float]  # of each token at the sampling temperature, before top-p and top-k
+    logprobs: list[float]  # of each token at the sampling temperature, before penalty and cuts
     finished: bool  # False when it was cut at the longest length
 
     @property

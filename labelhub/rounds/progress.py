@@ -30,6 +30,8 @@ from labelhub.runs.folder import read_lines, run_folder
 from labelhub.runs.models import Run
 
 State = Round.State
+# what a line of answers.jsonl tells about how the answer was drawn
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "score")
 
 
 @transaction.atomic
@@ -192,7 +194,7 @@ def _take_in_comparison(turn: Round) -> None:
 
 def _answer(line: dict[str, Any], version: ModelVersion, run: Run) -> dict[str, Any]:
     """One line of answers.jsonl as the prompts room stores it."""
-    sampling = {k: line[k] for k in ("temperature", "top_p", "top_k", "score") if k in line}
+    sampling = {key: line[key] for key in SAMPLING if key in line}
     return {
         "version": version,
         "text": line["text"],

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from tests.tiny import make_tiny
 from trainer import modeling, rollout
-from trainer.types import Sampled
+from trainer.types import Sampled, Sampling
 
 CPU = modeling.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4], [3, 10, 11, 12, 13, 1, 4], [3, 20, 1, 4]]
@@ -23,8 +32,10 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
 
 def write(model: PreTrainedModel, prompts: list[list[int]], **settings: Any) -> list[Sampled]:
     seeds = [[rollout.answer_seed(0, str(prompt), n) for n in range(3)] for prompt in prompts]
-    defaults: dict[str, Any] = {"stop": [1], "pad": 0, "max_new_tokens": 12}
-    return rollout.generate(model, prompts, seeds, **(defaults | settings))
+    settings = {"stop": [1], "pad": 0, "max_new_tokens": 12} | settings
+    names = {item.name for item in fields(Sampling)}
+    sampling = Sampling(**{name: settings.pop(name) for name in names & settings.keys()})
+    return rollout.generate(model, prompts, seeds, sampling, **settings)
 
 
 def test_answers_come_in_order_and_end_with_the_end_token(policy: PreTrainedModel) -> None:
@@ -50,11 +61,17 @@ def test_sampled_log_probabilities_are_those_of_training(
         torch.testing.assert_close(trained[row, : len(own)], own, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_an_answer_does_not_depend_on_its_company(policy: PreTrainedModel, batch_size: int) -> None:
-    wanted = [one.ids for one in write(policy, PROMPTS, batch_size=64)]
-    assert [one.ids for one in write(policy, PROMPTS, batch_size=batch_size)] == wanted
-    alone = [one.ids for prompt in PROMPTS for one in write(policy, [prompt])]
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"min_p": 0.1, "repetition_penalty": 1.5}, {"top_p": 0.8, "top_k": 12}],
+)
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_an_answer_does_not_depend_on_its_company(
+    policy: PreTrainedModel, batch_size: int, settings: dict[str, Any]
+) -> None:
+    wanted = [one.ids for one in write(policy, PROMPTS, batch_size=64, **settings)]
+    assert [one.ids for one in write(policy, PROMPTS, batch_size=batch_size, **settings)] == wanted
+    alone = [one.ids for prompt in PROMPTS for one in write(policy, [prompt], **settings)]
     assert alone == wanted
 
 
@@ -100,18 +117,138 @@ def test_the_inverse_cdf_over_several_blocks() -> None:
 def test_the_nucleus_keeps_the_fewest_that_reach_the_share() -> None:
     weights = torch.tensor([[1.0, 4.0, 3.0, 2.0]])
     # 4, then 7 of 10: 0.5 needs two tokens, 0.39 one, 0.71 three
-    assert rollout.nucleus(weights, 0.5, 0).tolist() == [[0, 4, 3, 0]]
-    assert rollout.nucleus(weights, 0.39, 0).tolist() == [[0, 4, 0, 0]]
-    assert rollout.nucleus(weights, 0.71, 0).tolist() == [[0, 4, 3, 2]]
-    assert rollout.nucleus(weights, 0.71, 2).tolist() == [[0, 4, 3, 0]]
-    assert rollout.nucleus(weights, 1e-6, 0).tolist() == [[0, 4, 0, 0]]
+    assert rollout.cut(weights, 0, 0.5, 0.0).tolist() == [[0, 4, 3, 0]]
+    assert rollout.cut(weights, 0, 0.39, 0.0).tolist() == [[0, 4, 0, 0]]
+    assert rollout.cut(weights, 0, 0.71, 0.0).tolist() == [[0, 4, 3, 2]]
+    assert rollout.cut(weights, 0, 1e-6, 0.0).tolist() == [[0, 4, 0, 0]]
+
+
+def test_top_p_is_a_share_of_what_top_k_left() -> None:
+    # of the two that are left the first one weighs 4/7 = 0.571
+    weights = torch.tensor([[1.0, 4.0, 3.0, 2.0]])
+    assert rollout.cut(weights, 2, 0.57, 0.0).tolist() == [[0, 4, 0, 0]]
+    assert rollout.cut(weights, 2, 0.58, 0.0).tolist() == [[0, 4, 3, 0]]
+
+
+def test_min_p_is_a_share_of_the_heaviest() -> None:
+    weights = torch.tensor([[1.0, 4.0, 3.0, 2.0]])
+    assert rollout.cut(weights, 0, 1.0, 0.5).tolist() == [[0, 4, 3, 2]]
+    assert rollout.cut(weights, 0, 1.0, 0.51).tolist() == [[0, 4, 3, 0]]
+    assert rollout.cut(weights, 0, 1.0, 1.0).tolist() == [[0, 4, 0, 0]]
+
+
+def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_negative() -> None:
+    scores = torch.tensor([[2.0, -1.0, 2.0, -1.0]])
+    seen = torch.tensor([[True, True, False, False]])
+    assert rollout.penalised(scores, seen, 4.0).tolist() == [[0.5, -4.0, 2.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.7},
+        {"top_k": 7},
+        {"top_p": 0.6},
+        {"min_p": 0.2},
+        {"repetition_penalty": 1.7},
+        {"repetition_penalty": 0.6, "temperature": 1.4},
+        {"top_k": 9, "top_p": 0.5, "min_p": 0.3, "temperature": 0.8, "repetition_penalty": 1.3},
+    ],
+)
+@pytest.mark.parametrize("size", [40, 3000])
+def test_what_may_be_drawn_is_what_transformers_says(settings: dict[str, Any], size: int) -> None:
+    """Every step of u through a row's distribution: where the token changes, and to which."""
+    dice = torch.Generator().manual_seed(size)
+    logits = torch.randn(1, size, generator=dice) * 3
+    text = torch.randint(size, (1, 12), generator=dice)
+    processors = LogitsProcessorList()
+    if "repetition_penalty" in settings:
+        processors.append(RepetitionPenaltyLogitsProcessor(settings["repetition_penalty"]))
+    for name, kind in (
+        ("temperature", TemperatureLogitsWarper),
+        ("top_k", TopKLogitsWarper),
+        ("top_p", TopPLogitsWarper),
+        ("min_p", MinPLogitsWarper),
+    ):
+        if name in settings:
+            processors.append(kind(settings[name]))
+    shares = processors(text, logits.clone()).softmax(-1)[0].double()
+    ends = shares.cumsum(-1) / shares.sum()
+    u = torch.arange(0.0005, 1, 0.001, dtype=torch.float64)
+    u = u[(u[:, None] - ends).abs().amin(-1) > 1e-5]  # nothing on a border between two tokens
+    seen = torch.zeros(1, size, dtype=torch.bool)
+    seen[0, text] = True
+    token, logprob = rollout.draw(
+        logits.expand(len(u), -1),
+        u,
+        Sampling(1, **settings),
+        seen.expand(len(u), -1) if "repetition_penalty" in settings else None,
+    )
+    assert token.tolist() == torch.searchsorted(ends, u, right=True).tolist()
+    own = (logits / settings.get("temperature", 1.0)).log_softmax(-1)[0]
+    torch.testing.assert_close(logprob, own[token], rtol=1e-4, atol=1e-4)
+
+
+def test_greedy_answers_are_those_of_transformers(policy: PreTrainedModel) -> None:
+    for penalty in (1.0, 1.3):
+        for prompt in PROMPTS:
+            (own, *_) = write(policy, [prompt], temperature=0.0, repetition_penalty=penalty)
+            whole = policy.generate(
+                torch.tensor([prompt]),
+                do_sample=False,
+                max_new_tokens=12,
+                eos_token_id=1,
+                pad_token_id=0,
+                repetition_penalty=penalty,
+            )
+            assert own.ids == whole[0, len(prompt) :].tolist()
+
+
+def test_rows_that_stay_move_little() -> None:
+    assert rollout.close_ranks([True, False, True, False, True]) == [0, 4, 2]
+    assert rollout.close_ranks([False, False, True]) == [2]
+    assert rollout.close_ranks([True, True]) == [0, 1]
+
+
+@pytest.mark.parametrize("new", [1, rollout.ROOM + 5])
+def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
+    policy: PreTrainedModel, new: int
+) -> None:
+    """The mask hides the places that are not filled, also when the cache has grown or rows left."""
+    logits, cache, read = rollout._read_prompts(policy, PROMPTS[:2], pad=0)
+    rows = [1, 0, 1]
+    rollout.repeat_rows(cache, torch.tensor(rows))
+    texts = [list(PROMPTS[row]) for row in rows]
+    mask = torch.nn.functional.pad(read, (0, new + 1), value=1)[rows]
+
+    def go_on(n: int) -> torch.Tensor:
+        token = torch.tensor([[6 + (7 * n + row) % 40] for row in range(len(texts))])
+        place = torch.tensor([[len(text)] for text in texts])
+        for text, one in zip(texts, token.tolist(), strict=True):
+            text += one
+        known = mask[:, : read.shape[1] + n + 1]
+        found: torch.Tensor = rollout._next_logits(policy, token, known, place, cache)
+        return found
+
+    def check(found: torch.Tensor) -> None:
+        for row, text in enumerate(texts):
+            whole = policy(input_ids=torch.tensor([text])).logits[0, -1]
+            torch.testing.assert_close(found[row], whole, rtol=1e-3, atol=1e-4)
+
+    check(logits[rows])
+    for n in range(new):
+        found = go_on(n)
+    check(found)
+    rollout.keep_rows(cache, torch.tensor([2, 1]))
+    mask, texts = mask[[2, 1]], [texts[2], texts[1]]
+    check(go_on(new))
 
 
 def test_tokens_come_as_often_as_their_probability_says() -> None:
     count = 4000
     seeds = [rollout.answer_seed(0, n) for n in range(count)]
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(count, 3)
-    token, logprob = rollout.draw(logits, rollout.uniforms(seeds, 5), 1.0)
+    token, logprob = rollout.draw(logits, rollout.uniforms(seeds, 5), Sampling(1))
     shares = torch.bincount(token, minlength=3) / count
     # three standard errors of the largest share: 3·√(0.7·0.3/4000) = 0.022
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), rtol=0, atol=0.022)

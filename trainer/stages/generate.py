@@ -9,7 +9,7 @@ finished batches in a checkpoint.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from trainer.modeling import (
     stop_ids,
 )
 from trainer.rollout import answer_seed, generate
-from trainer.types import RunContext, Sampled
+from trainer.types import RunContext, Sampled, Sampling
 
 #: prompts between two looks at whether to stop, and between two checkpoints
 CHUNK_BATCHES = 4
@@ -54,6 +54,7 @@ def run(context: RunContext) -> dict[str, Any]:
     # 2. write answers, a chunk of prompts at a time
     lines: list[dict[str, Any]] = checkpoint.state["lines"] if checkpoint else []
     done = checkpoint.step if checkpoint else 0
+    sampling = Sampling(**{item.name: getattr(config, item.name) for item in fields(Sampling)})
     chunk = max(1, CHUNK_BATCHES * config.batch_size // config.answers)
     with packed(model) as writer:
         while done < len(prompts):
@@ -66,16 +67,13 @@ def run(context: RunContext) -> dict[str, Any]:
                 writer,
                 ids[done : done + chunk],
                 seeds,
+                sampling,
                 stop=stop_ids(model, tokenizer),
                 pad=tokenizer.pad_token_id,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                top_p=config.top_p,
-                top_k=config.top_k,
                 batch_size=config.batch_size,
                 after_batch=_Watch(context, config, done, len(prompts), lines),
             )
-            lines += [_line(part[one.prompt], one, tokenizer, config) for one in sampled]
+            lines += [_line(part[one.prompt], one, tokenizer, sampling) for one in sampled]
             done += len(part)
             context.emit("metric", done, total=len(prompts), **summary(lines))
 
@@ -111,7 +109,7 @@ class _Watch:
             raise Stopped(f"Stopped after {self.done} of {self.total} prompts.")
 
 
-def _line(prompt: Prompt, one: Sampled, tokenizer: Any, config: GenerateConfig) -> dict[str, Any]:
+def _line(prompt: Prompt, one: Sampled, tokenizer: Any, sampling: Sampling) -> dict[str, Any]:
     """One line of answers.jsonl."""
     return {
         "id": f"{prompt.id}-{one.n}",
@@ -122,9 +120,7 @@ def _line(prompt: Prompt, one: Sampled, tokenizer: Any, config: GenerateConfig) 
         "tokens": len(one.ids),
         "finished": one.finished,
         "seed": one.seed,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "top_k": config.top_k,
+        **asdict(sampling),
     }
 
 

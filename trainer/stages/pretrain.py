@@ -58,7 +58,7 @@ from trainer.events import RunError, Stopped, no_number
 from trainer.modeling import Placement, load_tokenizer, start, trunk
 from trainer.rollout import answer_seed, generate
 from trainer.statistics import Estimate, clustered_ratio, perplexity
-from trainer.types import SHAPES, RunContext
+from trainer.types import SHAPES, RunContext, Sampling
 
 #: target of a token that the loss passes over
 IGNORED = -100
@@ -544,10 +544,9 @@ def write_samples(context: RunContext, fit: Fit, total: int) -> None:
         fit.model,
         [[fit.end, *opening] for opening in openings],
         [[answer_seed(fit.seed, "sample", place)] for place in range(len(openings))],
+        Sampling(min(fit.config.sample_tokens, fit.config.max_length - longest - 1), TEMPERATURE),
         stop=[fit.end],
         pad=fit.pad,
-        max_new_tokens=min(fit.config.sample_tokens, fit.config.max_length - longest - 1),
-        temperature=TEMPERATURE,
     )
     samples = [
         {
