@@ -44,7 +44,7 @@ PROCESS_CUDA = 600 * MIB
 #: what allocators hold beyond what was asked for
 SLACK = 1.1
 #: rows that go through the language-model head at once (kernels.HEAD_ROWS)
-HEAD_ROWS = 512
+HEAD_ROWS = 256
 #: bytes of text that make a token
 TOKEN_BYTES = 3
 BYTES = {"float32": 4, "bfloat16": 2}
