@@ -1,0 +1,345 @@
+"""What does a nat of KL buy? PPO beside best of n, RLOO and DPO. `./run bench ppo_frontier`
+
+A model answers prompts, a simulated annotator with a hidden preference ranks the answers, and from
+the same rankings come a reward model and then every policy: PPO and RLOO at several weights of the
+KL penalty, DPO at several β, fine-tuning on the best of four. Each answers held-out prompts; the
+hidden preference, which no trainer saw, is compared with the untrained model's on the same random
+numbers. Best of n itself is read from the untrained model's own answers: the one that the reward
+model prefers among n, at a KL of log n − (n − 1)/n at most.
+
+    ./run bench ppo_frontier [--model smollm2] [--seeds 0 1 2] [--keep FOLDER]
+
+Figures of a seed that is run again replace the old ones in docs/measured/ppo_frontier.json, the
+others stay, so seeds can be run one at a time; `--table` prints what is there.
+
+Choices
+- Every stage is run through a run folder, as by hand.
+- The question is answered at the KL of best of 4: PPO's gain there, on the line between its own
+  points on both sides of it (and no gain at no KL), less the gain of best of 4, seed by seed.
+- The reward model's own score is kept beside the hidden preference: whether something was lost in
+  climbing the reward or in the reward is another matter.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # before anything else: here lies a queue.py that is not Python's
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any
+
+from labelhub.autopilot.preferences import PREFERENCES
+from trainer.config import resolve_path
+from trainer.statistics import t95
+
+FIGURES = ROOT / "docs" / "measured" / "ppo_frontier.json"
+ANSWERS, TOKENS, HELDOUT, FRONTIER = 4, 32, 64, 16
+PPO = {"steps": 20, "max_new_tokens": TOKENS, "samples": 0, "kl_budget": 0.0}
+RLOO = {"method": "rloo", "steps": 40, "max_new_tokens": TOKENS, "samples": 0, "batch_size": 32}
+DPO = {"method": "dpo", "samples": 0}
+#: name → method, stage, settings
+POLICIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    **{
+        f"ppo β {beta:g}": ("ppo", "ppo", PPO | {"kl_coef": beta})
+        for beta in (1.0, 0.5, 0.25, 0.1, 0.05)
+    },
+    **{
+        f"rloo β {beta:g}": ("rloo", "prefer", RLOO | {"kl_coef": beta, "lr": 1e-3})
+        for beta in (0.5, 0.1)
+    },
+    **{
+        f"dpo β {beta:g}": ("dpo", "prefer", DPO | {"beta": beta, "lr": 5e-4, "epochs": 2})
+        for beta in (1.0, 0.3, 0.1)
+    },
+    "fine-tuned on the best of 4": ("best of 4, tuned", "bestofn", {"max_new_tokens": TOKENS}),
+}
+
+
+def main() -> int:
+    """Run the seeds that are asked for, keep their figures, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--prompts", type=int, default=224, help="prompts that are trained on")
+    parser.add_argument("--preference", default="positive", choices=sorted(PREFERENCES))
+    parser.add_argument("--only", nargs="+", help="policies by the beginning of their names")
+    parser.add_argument("--keep", type=Path, help="a folder for the run folders")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    for seed in [] if options.table else options.seeds:
+        with folder_of(options.keep) as folder:
+            keep(options.model, seed, run_seed(folder / f"{options.model}-{seed}", options, seed))
+    print(table(stored().get(options.model, {})))
+    return 0
+
+
+@contextmanager
+def folder_of(named: Path | None) -> Iterator[Path]:
+    """The folder that was named, or one that goes away."""
+    if named is not None:
+        yield named.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="labelhub-frontier-") as name:
+        yield Path(name)
+
+
+# --- one seed -----------------------------------------------------------------------------------
+
+
+def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Rankings, a reward model and every policy; the figures of each."""
+    begun = time.monotonic()
+    prompts, heldout = split_prompts(options.model, options.prompts, seed)
+    data = folder / "data"
+    write(data / "prompts.jsonl", prompts)
+    write(data / "heldout.jsonl", heldout)
+    answers = run(
+        folder / "answers", "generate", {"answers": ANSWERS, "max_new_tokens": TOKENS},
+        {"policy": options.model, "prompts": str(data / "prompts.jsonl")}, seed,
+    )  # fmt: skip
+    write(data / "rankings.jsonl", rank(lines_of(answers), options.preference, seed))
+    rankings = str(data / "rankings.jsonl")
+    reward = run(
+        folder / "reward", "reward", {}, {"base": options.model, "rankings": rankings}, seed
+    )
+    accuracy = json.loads((reward / "report.json").read_text())["pair_accuracy"]
+    points: dict[str, Any] = {}
+    for name, (method, stage, config) in POLICIES.items():
+        if options.only and not name.startswith(tuple(options.only)):
+            continue
+        inputs = {"policy": options.model, "prompts": str(data / "prompts.jsonl")}
+        inputs |= {"reward": str(reward)}
+        if method == "dpo":
+            inputs = {"policy": options.model, "rankings": rankings}
+        where = folder / name.replace(" ", "-")
+        policy = run(where, stage, config, inputs, seed)
+        asked = {
+            "policy": str(policy), "reference": options.model, "reward": str(reward),
+            "prompts": str(data / "heldout.jsonl"),
+        }  # fmt: skip
+        settings = {"answers": ANSWERS, "max_new_tokens": TOKENS}
+        if not points:
+            settings["frontier"] = FRONTIER
+        tested = run(where / "test", "evaluate", settings, asked, seed)
+        report = json.loads((tested / "report.json").read_text())
+        hidden = utilities(lines_of(tested), options.preference)
+        points[name] = {
+            "method": method, "kl": report["kl"], "hidden": gain(hidden),
+            "score": report["score_after"] - report["score_before"],
+        }  # fmt: skip
+        if "frontier" in settings:
+            best = best_of(lines_of(tested), options.preference)
+        sys.stderr.write(f"seed {seed}, {name}: {told(points[name])}\n")
+    return {
+        "prompts": len(prompts), "pair_accuracy": accuracy, "points": points, "best_of": best,
+        "seconds": round(time.monotonic() - begun),
+    }  # fmt: skip
+
+
+def split_prompts(model: str, count: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """(prompts to train on, held-out ones); a model with words of its own brings its prompts."""
+    own = resolve_path(model, ROOT) / "prompts.jsonl"
+    shipped = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
+    text = (own if own.is_file() else shipped).read_text("utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    random.Random(seed).shuffle(lines)
+    return lines[HELDOUT : HELDOUT + count], lines[:HELDOUT]
+
+
+def rank(answers: Sequence[dict[str, Any]], preference: str, seed: int) -> list[dict[str, Any]]:
+    """Rankings by the hidden preference with its noise."""
+    dice = random.Random(seed)
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for line in answers:
+        sets.setdefault(line["prompt_id"], []).append(line)
+    lines = []
+    for some in sets.values():
+        ranks = PREFERENCES[preference].rank([one["text"] for one in some], dice)
+        lines.append(
+            {
+                "prompt": some[0]["prompt"],
+                "answers": [{"id": one["id"], "text": one["text"]} for one in some],
+                "ranks": {one["id"]: place for one, place in zip(some, ranks, strict=True)},
+            }
+        )
+    return lines
+
+
+def utilities(lines: Sequence[dict[str, Any]], preference: str) -> dict[str, list[float]]:
+    """Mean hidden utility of each prompt's first answers, by model, in one order of prompts."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        found.setdefault(line["model"], {}).setdefault(line["prompt_id"], []).append(
+            PREFERENCES[preference].utility(line["text"])
+        )
+    prompts = sorted(found["policy"])
+    return {
+        model: [fmean(own[prompt][:ANSWERS]) for prompt in prompts] for model, own in found.items()
+    }
+
+
+def gain(hidden: dict[str, list[float]]) -> float:
+    """Mean hidden utility of the policy less that of the untrained model."""
+    return fmean(hidden["policy"]) - fmean(hidden["reference"])
+
+
+def best_of(lines: Sequence[dict[str, Any]], preference: str) -> dict[str, Any]:
+    """What choosing the reward model's favourite of n own answers gains, at what KL at most.
+
+    Expected over the subsets of a prompt's answers: with these in the order of their scores, the
+    k-th of N from below is the favourite of C(k − 1, n − 1) of the C(N, n) subsets.
+    """
+    sets: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        if line["model"] == "reference":
+            utility = PREFERENCES[preference].utility(line["text"])
+            sets.setdefault(line["prompt_id"], []).append((line["score"], utility))
+    found: dict[str, Any] = {}
+    for n in (1, 2, 4, 8, FRONTIER):
+        picked = [favourite(sorted(some), n) for some in sets.values()]
+        score, hidden = (fmean(one[which] for one in picked) for which in (0, 1))
+        if n == 1:
+            zero = (score, hidden)
+        kl = math.log(n) - (n - 1) / n
+        found[str(n)] = {"kl": kl, "score": score - zero[0], "hidden": hidden - zero[1]}
+    return found
+
+
+def favourite(ordered: Sequence[tuple[float, float]], n: int) -> tuple[float, float]:
+    """Expected (score, utility) of the best-scored of n of these, which stand in that order."""
+    total = math.comb(len(ordered), n)
+    shares = [math.comb(k, n - 1) / total for k in range(len(ordered))]
+    score, utility = (
+        sum(share * one[which] for share, one in zip(shares, ordered, strict=True))
+        for which in (0, 1)
+    )
+    return score, utility
+
+
+def run(
+    folder: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], seed: int
+) -> Path:
+    """Run one stage of the trainer to its end; its out/."""
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"stage": stage, "config": config, "inputs": inputs, "seed": seed}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "trainer", "run", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    return folder / "out"
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The answers that a stage wrote."""
+    return [json.loads(line) for line in (out / "answers.jsonl").read_text("utf-8").splitlines()]
+
+
+def write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    path.write_text(body, encoding="utf-8")
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def stored() -> dict[str, Any]:
+    """{model: {seed: figures}} as measured so far."""
+    return dict(json.loads(FIGURES.read_text("utf-8"))) if FIGURES.is_file() else {}
+
+
+def keep(model: str, seed: int, found: dict[str, Any]) -> None:
+    """Put a seed's figures in place of its old ones; policies that were left out stay."""
+    figures = stored()
+    old = figures.setdefault(model, {}).get(str(seed), {"points": {}})
+    figures[model][str(seed)] = found | {"points": old["points"] | found["points"]}
+    FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def at_kl(points: Sequence[dict[str, float]], kl: float, figure: str) -> float | None:
+    """The gain at this KL on the line through a method's points and no gain at no KL.
+
+    None where the method did not go so far.
+    """
+    line = sorted([(0.0, 0.0), *((max(one["kl"], 0.0), one[figure]) for one in points)])
+    for (low, below), (high, above) in itertools.pairwise(line):
+        if low <= kl <= high:
+            share = (kl - low) / (high - low) if high > low else 1.0
+            return below + share * (above - below)
+    return None
+
+
+def table(seeds: dict[str, Any]) -> str:
+    """The figures as Markdown: a line for each policy, then the comparison with best of n."""
+    if not seeds:
+        return "Nothing measured yet."
+    accuracy = ", ".join(f"{one['pair_accuracy']:.3f}" for one in seeds.values())
+    lines = [
+        f"{len(seeds)} seeds; the reward models order {accuracy} of their held-out pairs rightly.",
+        "",
+        "| policy | KL, nats a reply | score gain | hidden gain |",
+        "|---|---|---|---|",
+    ]
+    for n in next(iter(seeds.values()))["best_of"]:
+        if n != "1":
+            some = [one["best_of"][n] for one in seeds.values()]
+            lines.append(f"| best of {n} | ≤ {some[0]['kl']:.2f} | {_cells(some)} |")
+    for name in POLICIES:
+        some = [one["points"][name] for one in seeds.values() if name in one["points"]]
+        if some:
+            lines.append(f"| {name} | {mean_of([one['kl'] for one in some])} | {_cells(some)} |")
+    return "\n".join([*lines, "", *comparison(seeds)])
+
+
+def comparison(seeds: dict[str, Any]) -> list[str]:
+    """Each method's gain at the KL of best of n, less that of best of n."""
+    lines = ["| at the KL of | method | score, less that of best of n | hidden, the same |",
+             "|---|---|---|---|"]  # fmt: skip
+    for n in ("2", "4", "8"):
+        for method in ("ppo", "rloo", "dpo"):
+            cells = []
+            for figure in ("score", "hidden"):
+                differences = []
+                for one in seeds.values():
+                    own = [p for p in one["points"].values() if p["method"] == method]
+                    best = one["best_of"][n]
+                    there = at_kl(own, best["kl"], figure)
+                    if there is not None:
+                        differences.append(there - best[figure])
+                cells.append(mean_of(differences) if differences else "not reached")
+            lines.append(f"| best of {n} | {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cells(points: Sequence[dict[str, float]]) -> str:
+    return " | ".join(mean_of([one[figure] for one in points]) for figure in ("score", "hidden"))
+
+
+def told(point: dict[str, Any]) -> str:
+    """One policy in half a line."""
+    return f"KL {point['kl']:.2f}, score {point['score']:+.3f}, hidden {point['hidden']:+.3f}"
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """Mean with its 95 % interval over seeds by Student's t."""
+    mean, n = fmean(values), len(values)
+    if n < 2:
+        return f"{mean:.2f} (one seed)"
+    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    return f"{mean:.2f} ± {t95(n - 1) * deviation / n**0.5:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
