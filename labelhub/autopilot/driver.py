@@ -36,6 +36,7 @@ SECONDS_OF = {
     Round.State.REWARD: "reward",
     Round.State.PPO: "ppo",
     Round.State.EVALUATE: "evaluate",
+    Round.State.COMPARE: "rank",  # they rank pairs
 }
 
 
@@ -78,7 +79,7 @@ def drive_round(
     )
     while turn.state != Round.State.DECIDE:
         workers_alive()
-        if turn.state == Round.State.RANK:
+        if turn.state in (Round.State.RANK, Round.State.COMPARE):
             _rank(turn, annotators, preference, random.Random(f"{seed}/{turn.number}"), say)
             advance_round.delay(turn.pk)
         run = current_run(turn)

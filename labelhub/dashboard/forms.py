@@ -67,6 +67,12 @@ class StartRoundForm(forms.Form):
         _("Heads of the reward model"),
         _("Two or more disagree where it is unsure: later rounds rank such sets first."),
     )
+    compare_prompts = _whole(
+        "compare_prompts",
+        _("Held-out prompts that people compare, blind"),
+        _("The old and the new policy's answers, before the decision. 0: none."),
+    )
+    compare_opinions = _whole("compare_opinions", _("Opinions on each comparison"))
     languages = forms.CharField(
         label=_("Languages of the prompts"),
         help_text=_("Codes with commas between them, such as en, zh."),
@@ -106,6 +112,8 @@ def first_values(project: Project, last: Round | None, counts: PromptCounts) -> 
         "overlap": project.overlap,
         "temperature": project.temperature,
         "languages": project.language,
+        "compare_prompts": 0 if project.is_simulated else project.compare_prompts,
+        "compare_opinions": project.compare_opinions,
     }
     if last is not None:
         known = {k: v for k, v in last.config.items() if k in StartRoundForm.base_fields}

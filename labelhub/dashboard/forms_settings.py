@@ -53,6 +53,12 @@ GROUPS = (
         ("gold_share", "repeat_share", "uniform_share"),
     ),
     Group(
+        "comparisons",
+        _("Blind comparisons"),
+        _("What the form of a new round begins with. They decide whether a new policy is better."),
+        ("compare_prompts", "compare_opinions"),
+    ),
+    Group(
         "asked",
         _("What is asked beside the order"),
         _("Whatever is asked costs time with each set. All of it is optional for the annotator."),
@@ -133,6 +139,17 @@ class SettingsForm(forms.Form):
     uniform_share = _percent(
         _("Drawn without priority, in %"),
         _("Sets that were not chosen for their doubt keep the figures unbiased."),
+    )
+
+    compare_prompts = _count(
+        _("Prompts on which people compare"),
+        _("The old and the new policy's answers, at the end of each round. 0: none."),
+        *map(int, RoundConfig.BOUNDS["compare_prompts"]),
+    )
+    compare_opinions = _count(
+        _("Opinions on each comparison"),
+        _("More make each outcome surer; more prompts tell more."),
+        *map(int, RoundConfig.BOUNDS["compare_opinions"]),
     )
 
     ask_gaps = _tick(_("How much better"), _("Slightly, clearly or much, from tier to tier."))

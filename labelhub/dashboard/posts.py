@@ -65,6 +65,10 @@ ROUND_ACTIONS: dict[str, Ask] = {
         lambda turn, by: actions.close_ranking(round=turn, by=by),
         gettext_lazy("Ranking is closed; the reward model learns from what is there."),
     ),
+    "close-comparing": Ask(
+        lambda turn, by: actions.close_comparing(round=turn, by=by),
+        gettext_lazy("The comparison is closed; the decision is yours."),
+    ),
     "score": Ask(
         lambda turn, by: actions.ask_for_disagreement(round=turn, by=by),
         gettext_lazy("The reward model reads the open answers; what it is unsure of comes first."),

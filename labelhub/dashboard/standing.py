@@ -1,4 +1,4 @@
-"""Where a round stands, in six steps and one sentence, and what its admin may do now.
+"""Where a round stands, in its steps and one sentence, and what its admin may do now.
 
 The facts come from queries; the words are made here, so that the home page, the project's page and
 the round's page say the same. A step is `now` while a machine works, `person` while it waits for
@@ -19,11 +19,12 @@ from labelhub.rounds import queries
 from labelhub.rounds.models import Round
 from labelhub.rounds.queries import Gain, Ranked, Written
 from labelhub.rounds.rules import ENDED
+from labelhub.rounds.verdicts import Verdict, comparison_of, verdict_of
 from labelhub.runs.models import Run
 from labelhub.runs.queries import Progress, interval, is_living, latest_metrics, number, progress_of
 
 State = Round.State
-STEPS = ("generate", "rank", "reward", "ppo", "evaluate", "decide")
+STEPS = ("generate", "rank", "reward", "ppo", "evaluate", "compare", "decide")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Facts:
     written: Written
     ranked: Ranked
     gain: Gain | None
+    verdict: Verdict | None = None
 
     @property
     def run(self) -> Run | None:
@@ -81,7 +83,7 @@ def standing_of(round: Round) -> Standing:
     run = facts.run
     return Standing(
         round=round,
-        steps=[_step(key, facts) for key in STEPS],
+        steps=[_step(key, facts) for key in STEPS if key != "compare" or wants_comparison(facts)],
         sentence=waits_for(facts),
         tone=tone_of(facts),
         trouble=run.error if run and run.state == Run.State.FAILED else "",
@@ -102,7 +104,13 @@ def facts_of(round: Round) -> Facts:
         written=queries.written(round),
         ranked=queries.ranked(round),
         gain=queries.gain_of(evaluation.report) if evaluation else None,
+        verdict=verdict_of(comparison) if (comparison := comparison_of(round)) else None,
     )
+
+
+def wants_comparison(facts: Facts) -> bool:
+    """Whether people compare the policies of this round before its decision."""
+    return bool(facts.verdict or facts.round.config.get("compare_prompts"))
 
 
 # --- the steps
@@ -116,6 +124,8 @@ def _step(key: str, facts: Facts) -> Step:
     share = facts.progress.share if working and facts.progress else None
     if key == "rank" and state == "person" and facts.ranked.wanted:
         share = facts.ranked.done / facts.ranked.wanted
+    if key == "compare" and state == "person" and facts.verdict and facts.verdict.wanted:
+        share = facts.verdict.done / facts.verdict.wanted
     return Step(
         key=key,
         name=step_name(key),
@@ -136,6 +146,7 @@ def step_name(key: str) -> str:
         "reward": _("Reward model"),
         "ppo": _("PPO"),
         "evaluate": _("Evaluation"),
+        "compare": _("Blind comparison"),
         "decide": _("Promotion"),
     }[key]
 
@@ -151,7 +162,7 @@ def state_of_step(key: str, facts: Facts) -> str:
     at, here = STEPS.index(state), STEPS.index(key)
     if here != at:
         return "done" if here < at else "todo"
-    if key in ("rank", "decide"):
+    if key in ("rank", "compare", "decide"):
         return "person"
     run = facts.run
     if run is None:
@@ -164,6 +175,8 @@ def state_of_step(key: str, facts: Facts) -> str:
 def _has_result(key: str, facts: Facts) -> bool:
     if key == "rank":
         return facts.ranked.rankings > 0
+    if key == "compare":
+        return facts.verdict is not None and facts.verdict.people.n > 0
     run = facts.runs.get(key)
     return run is not None and run.state == Run.State.FINISHED
 
@@ -293,6 +306,25 @@ def gain_words(gain: Gain) -> str:
     ) % {"n": gain.prompts}
 
 
+def _comparison(facts: Facts) -> tuple[str, str]:
+    verdict = facts.verdict
+    if verdict is None:
+        n = int(facts.round.config.get("compare_prompts") or 0)
+        detail = ngettext("%(n)d prompt, old and new", "%(n)d prompts, old and new", n) % {"n": n}
+        return "–", detail
+    if facts.round.state == State.COMPARE:
+        figure = _("%(done)s of %(wanted)s") % {
+            "done": count(verdict.done),
+            "wanted": count(verdict.wanted),
+        }
+        return figure, _("opinions; what they say is shown at the end")
+    rate = verdict.people
+    if rate.value is None:
+        return _("too few"), _("nobody compared them")
+    words = ngettext("of %(n)d pair won by the new", "of %(n)d pairs won by the new", rate.n)
+    return with_error(rate.value, rate.bounds, percent=True), words % {"n": rate.n}
+
+
 def _promotion(facts: Facts) -> tuple[str, str]:
     round = facts.round
     if round.state == State.PROMOTED:
@@ -312,6 +344,7 @@ _FIGURES = {
     "reward": _reward,
     "ppo": _ppo,
     "evaluate": _evaluation,
+    "compare": _comparison,
     "decide": _promotion,
 }
 
@@ -336,6 +369,8 @@ def waits_for(facts: Facts) -> str:
     state = facts.round.state
     if state == State.RANK:
         return _waits_for_rankings(facts)
+    if state == State.COMPARE:
+        return _waits_for_comparison(facts)
     if state == State.DECIDE:
         return _("Waits for your decision: promote the new policy or reject it.")
     if state == State.PROMOTED:
@@ -379,6 +414,22 @@ def _waits_for_rankings(facts: Facts) -> str:
         )
         % words
     )
+
+
+def _waits_for_comparison(facts: Facts) -> str:
+    verdict = facts.verdict
+    if verdict is None or not verdict.left:
+        return (
+            _("Every opinion is there. Waits for you: take the next step.")
+            if _is_stepped(facts)
+            else _("Every opinion is there; the decision follows in a moment.")
+        )
+    words = ngettext(
+        "Waits for annotators: %(left)d of %(wanted)d blind opinions is still wanted.",
+        "Waits for annotators: %(left)d of %(wanted)d blind opinions are still wanted.",
+        verdict.left,
+    )
+    return words % {"left": verdict.left, "wanted": verdict.wanted}
 
 
 def _is_stepped(facts: Facts) -> bool:
@@ -430,7 +481,7 @@ def tone_of(facts: Facts) -> str:
     round, run = facts.round, facts.run
     if round.state in ENDED:
         return "done"
-    if round.state in (State.RANK, State.DECIDE, State.PLANNED):
+    if round.state in (State.RANK, State.COMPARE, State.DECIDE, State.PLANNED):
         return "person"
     if run is None or run.state in (Run.State.FAILED, Run.State.STOPPED):
         return "bad"
@@ -456,6 +507,8 @@ def what_may_be_asked(facts: Facts) -> frozenset[str]:
         may.add("close_ranking")
     if round.state == State.RANK and facts.ranked.left and queries.may_score(round):
         may.add("score")
+    if round.state == State.COMPARE and facts.verdict and facts.verdict.left:
+        may.add("close_comparing")
     if _is_stepped(facts) and _is_complete(facts):
         may.add("step")
     return frozenset(may)
@@ -467,6 +520,8 @@ def _is_complete(facts: Facts) -> bool:
         return True
     if facts.round.state == State.RANK:
         return facts.ranked.left == 0
+    if facts.round.state == State.COMPARE:
+        return facts.verdict is None or facts.verdict.left == 0
     return facts.run is not None and facts.run.state == Run.State.FINISHED
 
 
@@ -485,13 +540,14 @@ class Gate:
 
 def gates_of(facts: Facts, alerts: int) -> list[Gate]:
     """What speaks for and against the new policy, in words. They advise; a person decides."""
-    return [
+    gates = [
         _gate_accuracy(_report(facts, "reward")),
         _gate_length(_report(facts, "reward")),
         _gate_kl(_report(facts, "ppo"), kl_budget(facts)),
         _gate_alerts(facts, alerts),
         _gate_gain(facts.gain),
     ]
+    return [*gates, _gate_people(facts)] if wants_comparison(facts) else gates
 
 
 def _report(facts: Facts, stage: str) -> dict[str, Any]:
@@ -561,3 +617,17 @@ def _gate_gain(gain: Gain | None) -> Gate:
     if gain.bounds[1] < 0:
         return Gate(name, "bad", figure, _("it got worse"))
     return Gate(name, "unclear", figure, _("the interval holds 0: it may be chance"))
+
+
+def _gate_people(facts: Facts) -> Gate:
+    name = _("People prefer it, blind")
+    rate = facts.verdict.people if facts.verdict else None
+    if facts.round.state == State.COMPARE or rate is None or rate.value is None:
+        return Gate(name, "todo", "–", _("not measured yet"))
+    state = {"promote": "good", "reject": "bad"}.get(rate.advice, "unclear")
+    words = {
+        "good": _("the whole interval lies above 50\u00a0%"),
+        "unclear": _("the interval holds 50\u00a0%: it may be chance"),
+        "bad": _("people prefer the old policy"),
+    }[state]
+    return Gate(name, state, with_error(rate.value, rate.bounds, percent=True), words)

@@ -2,13 +2,23 @@
 
 from django.urls import path
 
-from labelhub.dashboard import gold, people, posts, project_settings, quality, reports, views
+from labelhub.dashboard import (
+    comparisons,
+    gold,
+    people,
+    posts,
+    project_settings,
+    quality,
+    reports,
+    views,
+)
 
 app_name = "dashboard"
 
 _PROJECT = "<slug:slug>/"
 _ROUND = _PROJECT + "rounds/<int:number>/"
 _RUN = _PROJECT + "runs/<int:run_id>/"
+_COMPARISON = _PROJECT + "comparisons/<int:comparison_id>/"
 _MEMBER = _PROJECT + "people/<int:membership_id>/"
 _INVITATION = _PROJECT + "people/invitations/<int:invitation_id>/"
 
@@ -59,6 +69,12 @@ urlpatterns = [
     path(
         _PROJECT + "settings/unpause/", project_settings.switch, {"paused": False}, name="unpause"
     ),
+    # blind comparisons
+    path(_PROJECT + "comparisons/", comparisons.comparisons, name="comparisons"),
+    path(_PROJECT + "comparisons/start/", comparisons.start, name="start-comparison"),
+    path(_COMPARISON, comparisons.comparison, name="comparison"),
+    path(_COMPARISON + "live/", comparisons.comparison_live, name="comparison-live"),
+    path(_COMPARISON + "close/", comparisons.close, name="close-comparison"),
     # known rankings
     path(_PROJECT + "gold/", gold.gold, name="gold"),
     path(_PROJECT + "gold/import/", gold.import_gold, name="import-gold"),

@@ -21,6 +21,7 @@ from labelhub.accounts.http import PersonRequest
 from labelhub.dashboard import forms, pictures, report_pictures
 from labelhub.dashboard.log import log_line
 from labelhub.dashboard.standing import Standing, gates_of, standing_of
+from labelhub.dashboard.verdicts import said_of
 from labelhub.lib.figures import time_left
 from labelhub.projects.models import Project
 from labelhub.projects.queries import (
@@ -197,7 +198,9 @@ def _round(project: Project, number: int) -> dict[str, Any]:
     reward, ppo = facts.runs.get("reward"), facts.runs.get("ppo")
     alerts = runs_read.alerts_of(facts.runs.values())
     of_ppo = sum(alert.run_id == ppo.pk for alert in alerts) if ppo else 0
-    pairs = rounds.compared(turn, PAIRS_SHOWN)
+    # Who is asked to compare answers blind may be the one who looks at this page.
+    is_asked = turn.state == Round.State.COMPARE
+    pairs = [] if is_asked else rounds.compared(turn, PAIRS_SHOWN)
     return {
         "project": project,
         "tab": "project",
@@ -209,6 +212,8 @@ def _round(project: Project, number: int) -> dict[str, Any]:
         "accuracy_picture": report_pictures.accuracy_picture(reward.report) if reward else None,
         "curves": _round_curves(reward, ppo),
         "pairs": pairs,
+        "is_asked": is_asked,
+        "said": said_of(facts.verdict),
         "pairs_total": rounds.comparisons(turn),
         "samples": runs_read.samples_of(ppo) if ppo and not pairs else [],
         "runs": rounds.runs_in(turn),

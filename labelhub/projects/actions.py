@@ -32,9 +32,9 @@ SETTINGS = frozenset(
     {
         "name", "description", "language", "answers_per_prompt", "overlap", "shared_share",
         "shared_overlap", "newcomer_sets", "gold_share", "repeat_share", "uniform_share",
-        "review_below", "qualification_tau", "ask_gaps", "ask_likert", "ask_critique", "ask_ideal",
-        "ask_spans", "attributes", "hold_back_leaks", "weigh_annotators", "max_new_tokens",
-        "temperature", "paused",
+        "compare_prompts", "compare_opinions", "review_below", "qualification_tau", "ask_gaps",
+        "ask_likert", "ask_critique", "ask_ideal", "ask_spans", "attributes", "hold_back_leaks",
+        "weigh_annotators", "max_new_tokens", "temperature", "paused",
     }
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 MIN_ANSWERS, MAX_ANSWERS = 2, 9
+MAX_COMPARED, MAX_OPINIONS = 10_000, 20
 _SHARE = [MinValueValidator(0), MaxValueValidator(1)]
 _SHARES = ("shared_share", "gold_share", "repeat_share", "uniform_share")
 
@@ -38,6 +39,14 @@ class Project(models.Model):
     repeat_share = models.FloatField(default=0.03, validators=_SHARE)
     # Sets that are drawn without regard to priority: what unbiased figures are made from.
     uniform_share = models.FloatField(default=0.2, validators=_SHARE)
+    # Before a round's decision people compare so many answers of the old and the new policy, blind;
+    # 0: none. Each pair gets so many opinions.
+    compare_prompts = models.PositiveSmallIntegerField(
+        default=40, validators=[MaxValueValidator(MAX_COMPARED)]
+    )
+    compare_opinions = models.PositiveSmallIntegerField(
+        default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_OPINIONS)]
+    )
     # Mean tau-b between the opinions on a set below which a reviewer looks at it; null: never.
     review_below = models.FloatField(
         null=True, blank=True, default=0.0, validators=[MinValueValidator(-1), MaxValueValidator(1)]
@@ -82,6 +91,14 @@ class Project(models.Model):
             models.CheckConstraint(
                 condition=Q(shared_overlap__gte=1, shared_overlap__lte=20),
                 name="project_shared_overlap_1_to_20",
+            ),
+            models.CheckConstraint(
+                condition=Q(compare_prompts__lte=MAX_COMPARED),
+                name="project_compare_prompts_to_10000",
+            ),
+            models.CheckConstraint(
+                condition=Q(compare_opinions__gte=1, compare_opinions__lte=MAX_OPINIONS),
+                name="project_compare_opinions_1_to_20",
             ),
             *(
                 models.CheckConstraint(

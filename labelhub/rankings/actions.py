@@ -161,7 +161,7 @@ def submit_ranking(
         for pk, rank in order.items()
     )
     audit(by=by, action="ranking.submit", target=ranking, slot=chosen.pk, late=late)
-    if answer_set.purpose == AnswerSet.Purpose.RANK:
+    if answer_set.purpose in {AnswerSet.Purpose.RANK, AnswerSet.Purpose.COMPARE}:
         _tell(ranking)
     return ranking
 

@@ -32,9 +32,12 @@ SHARED = (Kind.OPINION, Kind.REVIEW)
 _DECIDERS = (Membership.Role.REVIEWER, Membership.Role.ADMIN)
 _ANYBODY = tuple(Membership.Role.values)
 _BATCH = 500
-# Answer sets on which an opinion may still be wanted: those in no round, or in one that is being
-# ranked. (Rounds are a higher room; the names of its table are all that is known of it here.)
-STILL_RANKED = Q(rounds__isnull=True) | Q(rounds__state="rank")
+# Answer sets on which an opinion may still be wanted: those in no round, in one that is being
+# ranked, or in a comparison that people are asked for. (Rounds are a higher room; the names of its
+# tables are all that is known of it here.)
+STILL_RANKED = Q(purpose=AnswerSet.Purpose.COMPARE, comparisons__state="open") | ~Q(
+    purpose=AnswerSet.Purpose.COMPARE
+) & (Q(rounds__isnull=True) | Q(rounds__state="rank"))
 
 # Skips that set an answer set aside, and that no admin has answered yet.
 _UNANSWERED = Q(

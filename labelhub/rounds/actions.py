@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Q
 from django.utils.translation import gettext as _
 
 from labelhub.accounts.actions import audit
@@ -14,18 +14,19 @@ from labelhub.assignments.models import Slot
 from labelhub.lib.errors import Refused
 from labelhub.lib.queue import enqueue_on_commit
 from labelhub.projects.models import Project
-from labelhub.prompts.models import Prompt
+from labelhub.prompts.models import AnswerSet, Prompt
 from labelhub.prompts.queries import usable_prompts
 from labelhub.prompts.rules import draw
 from labelhub.registry.actions import promote as promote_version
 from labelhub.registry.models import LivePolicy, ModelVersion
-from labelhub.rounds import progress, scoring
-from labelhub.rounds.models import Round
+from labelhub.rounds import comparing, progress, scoring
+from labelhub.rounds.models import Comparison, Round
 from labelhub.rounds.queries import living_scoring, newest_ensemble
 from labelhub.rounds.rules import ENDED, STAGES, ConfigError, RoundConfig, stage_config
 from labelhub.rounds.tasks import advance_round
-from labelhub.runs.actions import check_config, resume_run, stop_run
+from labelhub.runs.actions import check_config, resume_run, start_run, stop_run
 from labelhub.runs.models import Run
+from labelhub.runs.queries import is_living
 
 
 @transaction.atomic
@@ -71,6 +72,9 @@ def _settings(project: Project, config: dict[str, Any]) -> RoundConfig:
         "overlap": project.overlap,
         "max_new_tokens": project.max_new_tokens,
         "temperature": project.temperature,
+        # Simulated annotators are asked only where a round says so.
+        "compare_prompts": 0 if project.is_simulated else project.compare_prompts,
+        "compare_opinions": project.compare_opinions,
     }
     try:
         settings = RoundConfig.from_json(wanted | config)
@@ -223,6 +227,8 @@ def abandon_round(*, round: Round, by: User | None) -> Round:
     if run is not None and run.state in {Run.State.QUEUED, Run.State.RUNNING}:
         stop_run(run=run, by=by)
     scoring.stop_scoring(turn)
+    if comparison := Comparison.objects.select_for_update().filter(round=turn).first():
+        comparing.close(comparison, by=by)
     Slot.objects.filter(answer_set__rounds=turn, state__in=["open", "held"]).update(
         state=Slot.State.CLOSED
     )
@@ -231,6 +237,111 @@ def abandon_round(*, round: Round, by: User | None) -> Round:
     turn.save()
     audit(by=by, action="round.abandon", target=turn)
     return turn
+
+
+# --- blind comparisons
+
+
+@transaction.atomic
+def start_comparison(
+    *,
+    project: Project,
+    before: ModelVersion,
+    after: ModelVersion,
+    reward: ModelVersion,
+    by: User | None,
+    prompts: int = 40,
+    opinions: int = 1,
+    held_out: bool = True,
+    seed: int = 0,
+) -> Comparison:
+    """Let two versions answer the same prompts, and people compare the answers, blind.
+
+    Both write with the project's sampling settings and the same seeds; the reward model scores
+    what they wrote. Prompts that fewer comparisons have used come first.
+    """
+    project = Project.objects.select_for_update().get(pk=project.pk)
+    _refuse_bad_comparison(project, before, after, prompts, opinions)
+    free = usable_prompts(project, held_out=held_out)
+    compares = Q(answer_sets__purpose=AnswerSet.Purpose.COMPARE)
+    counted = free.annotate(uses=Count("answer_sets", filter=compares))
+    uses = dict(counted.values_list("pk", "uses"))
+    if len(uses) < prompts:
+        raise Refused(
+            _(
+                "The comparison wants %(wanted)d prompts and the project has %(there)d for it: "
+                "ask for fewer, or hold out more."
+            )
+            % {"wanted": prompts, "there": len(uses)}
+        )
+    run = start_run(
+        project=project,
+        stage="evaluate",
+        config={
+            "answers": 1,
+            "max_new_tokens": project.max_new_tokens,
+            "temperature": project.temperature,
+        },
+        inputs={"policy": after, "reference": before, "reward": reward},
+        seed=seed,
+        by=by,
+        data={"prompts": sorted(draw(uses, prompts, seed))},
+    )
+    comparison = Comparison.objects.create(
+        project=project, before=before, after=after, run=run, opinions=opinions, created_by=by
+    )
+    audit(
+        by=by, action="comparison.start", target=comparison, before=before.name, after=after.name,
+        prompts=prompts, opinions=opinions,
+    )  # fmt: skip
+    return comparison
+
+
+def _refuse_bad_comparison(
+    project: Project, before: ModelVersion, after: ModelVersion, prompts: int, opinions: int
+) -> None:
+    if before == after:
+        raise Refused(_("Choose two different versions to compare."), status=400)
+    try:
+        RoundConfig(compare_prompts=prompts, compare_opinions=opinions)
+    except ConfigError as error:
+        raise Refused(str(error), status=400) from None
+    if prompts < 1:
+        raise Refused(_("A comparison needs at least one prompt."), status=400)
+    same = Q(before=before, after=after) | Q(before=after, after=before)
+    living = project.comparisons.filter(same, round__isnull=True)
+    if living.exclude(state=Comparison.State.CLOSED).exists():
+        raise Refused(_("These two versions are being compared already: close that first."))
+
+
+@transaction.atomic
+def close_comparison(*, comparison: Comparison, by: User | None) -> Comparison:
+    """Ask nobody any more and keep what was said. A round goes on to its decision.
+
+    Who is comparing a pair right now may still submit: it is kept and does not count.
+    """
+    turn = _locked(comparison.round) if comparison.round else None
+    locked = Comparison.objects.select_for_update(of=("self",)).select_related("project", "run")
+    found = locked.get(pk=comparison.pk)
+    if found.state == Comparison.State.CLOSED:
+        raise Refused(_("This comparison is closed already."))
+    if found.state == Comparison.State.WRITING and is_living(found.run):
+        stop_run(run=found.run, by=by)
+    comparing.close(found, by=by)
+    if turn is not None:
+        progress.advance(turn.pk, asked=True)
+    return found
+
+
+@transaction.atomic
+def close_comparing(*, round: Round, by: User | None) -> Round:
+    """Go on to the decision with the opinions that are there, be they none."""
+    turn = _locked(round)
+    comparison = Comparison.objects.filter(round=turn).first()
+    if turn.state != Round.State.COMPARE or comparison is None:
+        raise Refused(_("The round's policies are not being compared now."))
+    close_comparison(comparison=comparison, by=by)
+    return _fresh(round)
 
 
 def _locked(round: Round) -> Round:

@@ -17,12 +17,13 @@ from django.utils import timezone
 from labelhub.assignments.actions import open_for_ranking
 from labelhub.assignments.models import Slot
 from labelhub.prompts.actions import create_answer_set
-from labelhub.prompts.models import AnswerSet, Prompt
+from labelhub.prompts.models import AnswerSet
 from labelhub.prompts.queries import usable_prompts
 from labelhub.rankings.models import Ranking
 from labelhub.rankings.queries import usable_rankings
 from labelhub.registry.models import ModelVersion
-from labelhub.rounds.models import Round, RoundRun
+from labelhub.rounds import comparing, verdicts
+from labelhub.rounds.models import Comparison, Round, RoundRun
 from labelhub.rounds.rules import STAGES, RoundConfig, stage_config, stage_seed
 from labelhub.rounds.scoring import score_when_it_helps, stop_scoring
 from labelhub.runs.actions import start_run, take_snapshot
@@ -30,8 +31,8 @@ from labelhub.runs.folder import read_lines, run_folder
 from labelhub.runs.models import Run
 
 State = Round.State
-# what a line of answers.jsonl tells about how the answer was drawn
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "score")
+# The states in which people are asked, and about which of the round's sets.
+_ASKED = {State.RANK: AnswerSet.Purpose.RANK, State.COMPARE: AnswerSet.Purpose.COMPARE}
 
 
 @transaction.atomic
@@ -60,6 +61,8 @@ def advance(round_id: int, *, asked: bool = False) -> str | None:
         _start(turn, "evaluate")
     elif turn.state == State.EVALUATE:
         _take_in_comparison(turn)
+    elif turn.state == State.COMPARE:
+        _end_comparison(turn)
     else:
         return None
     turn.save()
@@ -73,6 +76,9 @@ def work_done(turn: Round) -> bool:
     if turn.state == State.RANK:
         # Everything may have been skipped: then there is nothing to train on, and an admin decides.
         return not open_opinions(turn) and round_rankings(turn).exists()
+    if turn.state == State.COMPARE:
+        # Even when everything was skipped: then people said nothing, and an admin decides.
+        return not open_opinions(turn)
     if turn.state in STAGES:
         run = current_run(turn)
         return run is not None and run.state == Run.State.FINISHED
@@ -84,9 +90,8 @@ def open_opinions(turn: Round) -> int:
 
     Nobody is offered an open slot of a retired prompt, so nobody waits for it.
     """
-    wanted = Slot.objects.filter(
-        answer_set__rounds=turn, answer_set__purpose=AnswerSet.Purpose.RANK
-    )
+    purpose = _ASKED.get(State(turn.state), AnswerSet.Purpose.RANK)
+    wanted = Slot.objects.filter(answer_set__rounds=turn, answer_set__purpose=purpose)
     free = Q(state=Slot.State.OPEN, answer_set__prompt__retired=False)
     return wanted.filter(free | Q(state=Slot.State.HELD)).count()
 
@@ -154,7 +159,7 @@ def _open_ranking(turn: Round) -> None:
     prompts = {str(prompt.pk): prompt for prompt in turn.prompts.all()}
     written: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in read_lines(run_folder(run.pk) / "out" / "answers.jsonl"):
-        written[line["prompt_id"]].append(_answer(line, turn.policy_in, run))
+        written[line["prompt_id"]].append(comparing.stored_answer(line, turn.policy_in, run))
     sets = [
         create_answer_set(prompt=prompts[key], answers=answers, purpose=AnswerSet.Purpose.RANK)
         for key, answers in written.items()
@@ -166,44 +171,21 @@ def _open_ranking(turn: Round) -> None:
 
 
 def _take_in_comparison(turn: Round) -> None:
-    """Store the held-out answers of both policies side by side: n = 0 is the old one, n = 1 new."""
+    """Store the held-out answers of both policies; let people compare them if that is wanted."""
     run = _finished(turn, "evaluate")
-    used = {
-        link.role: link.version
-        for link in run.inputs.select_related("version")
-        if link.version is not None
-    }
-    versions = {"reference": used["reference"], "policy": used["policy"]}
-    pairs: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for line in read_lines(run_folder(run.pk) / "out" / "answers.jsonl"):
-        which = str(line["model"])
-        pairs[line["prompt_id"]].setdefault(which, _answer(line, versions[which], run))
-    prompts = Prompt.objects.in_bulk([int(key) for key in pairs])
-    sets = [
-        create_answer_set(
-            prompt=prompts[int(key)],
-            answers=[pair["reference"], pair["policy"]],
-            purpose=AnswerSet.Purpose.COMPARE,
-        )
-        for key, pair in pairs.items()
-        if len(pair) == 2
-    ]
-    turn.answer_sets.add(*sets)
+    pairs = comparing.take_in_pairs(run)
+    turn.answer_sets.add(*pairs)
+    asked = comparing.begin_for_round(turn, run, pairs)
+    turn.state = State.COMPARE if asked and verdicts.open_opinions(asked) else State.DECIDE
+    if asked and turn.state == State.DECIDE:
+        comparing.close(asked, by=None)
+
+
+def _end_comparison(turn: Round) -> None:
+    """Every opinion that can still come is there: the decision may follow from them."""
+    comparison = Comparison.objects.select_for_update().get(round=turn)
+    comparing.close(comparison, by=None)
     turn.state = State.DECIDE
-
-
-def _answer(line: dict[str, Any], version: ModelVersion, run: Run) -> dict[str, Any]:
-    """One line of answers.jsonl as the prompts room stores it."""
-    sampling = {key: line[key] for key in SAMPLING if key in line}
-    return {
-        "version": version,
-        "text": line["text"],
-        "seed": line.get("seed", run.seed),
-        "logprob": line.get("logprob"),
-        "tokens": line.get("tokens", 0),
-        "finished": line.get("finished", True),
-        "sampling": sampling | {"run": run.pk},
-    }
 
 
 def round_rankings(turn: Round) -> QuerySet[Ranking]:

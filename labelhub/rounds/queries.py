@@ -203,11 +203,19 @@ def gain_of(report: dict[str, Any]) -> Gain | None:
 def compared(round: Round, limit: int | None = None) -> list[Compared]:
     """The answers of both policies to the same held-out prompts, in the prompts' order.
 
+    Ask only when nobody is comparing them blind: it tells who wrote what.
+    """
+    return compared_in(round.answer_sets.all(), limit)
+
+
+def compared_in(answer_sets: QuerySet[AnswerSet], limit: int | None = None) -> list[Compared]:
+    """Those of these sets that are comparisons, side by side.
+
     Answer 0 of a comparison set is the old policy's, answer 1 the new one's. A set that misses one
     of them (the run was cut off) is left out.
     """
     sets = (
-        round.answer_sets.filter(purpose=AnswerSet.Purpose.COMPARE)
+        answer_sets.filter(purpose=AnswerSet.Purpose.COMPARE)
         .select_related("prompt")
         .prefetch_related(Prefetch("answers", Answer.objects.order_by("n")))
         .order_by("prompt_id", "id")

@@ -9,9 +9,10 @@ from itertools import combinations, pairwise
 from typing import Any, ClassVar, Final
 
 # The one way through a round; `decide` ends in one of two.
-ORDER: Final = ("planned", "generate", "rank", "reward", "ppo", "evaluate", "decide")
+ORDER: Final = ("planned", "generate", "rank", "reward", "ppo", "evaluate", "compare", "decide")
 NEXT: Final[dict[str, tuple[str, ...]]] = {
     **{state: (after,) for state, after in pairwise(ORDER)},
+    "evaluate": ("compare", "decide"),  # nobody compares where no comparison is wanted
     "decide": ("promoted", "rejected"),
     "promoted": (),
     "rejected": (),
@@ -44,12 +45,15 @@ class RoundConfig:
     heldout_answers: int = 4  # answers of each policy to each of them
     reward_epochs: int = 2
     reward_ensemble: int = 4  # heads of the reward model; from 2 on they say what to rank first
+    compare_prompts: int = 0  # held-out prompts on which people compare both policies, blind
+    compare_opinions: int = 1  # opinions wanted on each of these pairs
 
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "prompts": (2, 100_000), "answers": (2, 9), "overlap": (1, 20), "max_new_tokens": (1, 4096),
         "temperature": (0.1, 2.0), "steps": (1, 100_000), "episodes": (2, 65_536),
         "kl_budget": (0.1, 1000.0), "heldout_prompts": (1, 10_000), "heldout_answers": (1, 64),
         "reward_epochs": (1, 20), "reward_ensemble": (1, 64),
+        "compare_prompts": (0, 10_000), "compare_opinions": (1, 20),
     }  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import logging
 
 from celery import shared_task
 
-from labelhub.rounds import progress, scoring
+from labelhub.rounds import comparing, progress, scoring
 from labelhub.rounds.models import Round
 from labelhub.rounds.rules import ENDED
 
@@ -19,6 +19,12 @@ def advance_round(round_id: int) -> str | None:
     return progress.advance(round_id)
 
 
+@shared_task(name="labelhub.rounds.tasks.look_after_comparison")
+def look_after_comparison(comparison_id: int) -> str | None:
+    """Take the next step of a comparison that belongs to no round, if it is due."""
+    return comparing.look_after(comparison_id)
+
+
 @shared_task(name="labelhub.rounds.tasks.take_in_scores")
 def take_in_scores(run_id: int) -> int:
     """Write what a finished scoring run says about the sets that it read."""
@@ -27,7 +33,7 @@ def take_in_scores(run_id: int) -> int:
 
 @shared_task(name="labelhub.rounds.tasks.sweep_rounds", expires=30)
 def sweep_rounds() -> int:
-    """Look after every open round: a message may have been lost. One bad round stops no other."""
+    """Look after every open round and comparison: a message may be lost. One stops no other."""
     moved = 0
     for round_id in Round.objects.exclude(state__in=ENDED).values_list("pk", flat=True):
         try:
@@ -39,4 +45,9 @@ def sweep_rounds() -> int:
             scoring.take_in_scores(run_id)
         except Exception:
             log.exception("The scores of run %s could not be taken in.", run_id)
+    for comparison_id in comparing.waiting_comparisons():
+        try:
+            comparing.look_after(comparison_id)
+        except Exception:
+            log.exception("Comparison %s could not take its next step.", comparison_id)
     return moved

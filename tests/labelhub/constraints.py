@@ -17,8 +17,12 @@ def refused_by(model: type[models.Model], name: str, change: Callable[[], object
 
 
 def _names(model: type[models.Model], constraint: models.BaseConstraint) -> str:
-    """How the database names it: SQLite lists a unique constraint's columns instead of its name."""
-    if connection.vendor == "sqlite" and isinstance(constraint, models.UniqueConstraint):
+    """How the database names it: SQLite lists a unique constraint's columns instead of its name.
+
+    (Of one over expressions it has no columns to list, and gives the name.)
+    """
+    unique = isinstance(constraint, models.UniqueConstraint) and constraint.fields
+    if connection.vendor == "sqlite" and unique:
         columns = [model._meta.get_field(field).column for field in constraint.fields]
         return ", ".join(f"{model._meta.db_table}.{column}" for column in columns)
     return constraint.name

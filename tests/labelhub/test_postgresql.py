@@ -17,6 +17,7 @@ from tests.servers import postgres_url
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     *("accounts/test_audit_log.py", "runs/test_snapshots.py", "rounds/test_loop.py"),
+    *("rounds/test_comparisons.py", "rounds/test_comparison_promises.py"),
     *("projects", "prompts", "assignments", "rankings"),
 ]
 

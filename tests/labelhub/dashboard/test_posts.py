@@ -26,7 +26,7 @@ Clients = dict[str, Client]
 SETTINGS = {
     "prompts": 2, "answers": 3, "steps": 5, "mode": "step", "overlap": 1, "max_new_tokens": 16,
     "temperature": 0.9, "episodes": 8, "kl_budget": 9, "heldout_prompts": 2, "reward_epochs": 1,
-    "reward_ensemble": 2,
+    "reward_ensemble": 2, "compare_prompts": 0, "compare_opinions": 1,
     "languages": "en, zh", "seed": 7,
 }  # fmt: skip
 

@@ -59,6 +59,7 @@ def values(project: Project, ada: User, ann: User) -> dict[str, Any]:
         "invitation_id": invitation.pk,
         "answer_set_id": ranked.pk,
         "gold_id": gold.pk,
+        "comparison_id": world.compare_blind(turn, [(0.1, 0.7)], state="open").pk,
         "kind": "skips",
         "row_id": skip.pk,
         "action": "retire",

@@ -11,7 +11,7 @@ from labelhub.accounts.models import User
 from labelhub.projects.models import Project
 from labelhub.prompts.models import Answer, AnswerSet
 from labelhub.registry.models import LivePolicy, ModelVersion, Parent
-from labelhub.rounds.models import Round, RoundRun
+from labelhub.rounds.models import Comparison, Round, RoundRun
 from labelhub.runs.models import Run, RunEvent, RunInput
 from tests import factories
 
@@ -121,3 +121,32 @@ def compare(
         )  # fmt: skip
     turn.answer_sets.add(pair)
     return pair
+
+
+def compare_blind(
+    turn: Round, scores: Iterable[tuple[float, float]], state: str = "closed"
+) -> Comparison:
+    """The round's blind comparison: a pair with one open slot for each pair of scores."""
+    ended = timezone.now() if state == "closed" else None
+    comparison = Comparison.objects.create(
+        project=turn.project, round=turn, before=turn.policy_in,
+        after=turn.policy_out or make_output(turn, "policy"), state=state, ended=ended,
+        run=turn.runs.filter(stage="evaluate").latest("pk"),
+    )  # fmt: skip
+    for n, (low, high) in enumerate(scores):
+        prompt = factories.make_prompt(turn.project, held_out=True)
+        pair = compare(turn, prompt, f"Old answer {n}", f"New answer {n}", low, high)
+        comparison.answer_sets.add(pair)
+        if state == "open":
+            factories.make_slot(pair)
+    return comparison
+
+
+def say(comparison: Comparison, by: User, outcomes: Iterable[int]) -> None:
+    """One opinion on each pair: 1 prefers the new answer, −1 the old one, 0 neither."""
+    frozen = timezone.now() if comparison.state == "closed" else None
+    places = {1: (2, 1), 0: (1, 1), -1: (1, 2)}
+    pairs = comparison.answer_sets.order_by("pk")
+    for pair, outcome in zip(pairs, outcomes, strict=False):
+        pair.slots.all().delete()
+        factories.make_ranking(pair, by, places[outcome], frozen_at=frozen)

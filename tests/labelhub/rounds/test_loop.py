@@ -16,61 +16,20 @@ from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
 from labelhub.prompts.actions import retire_prompt
 from labelhub.prompts.models import AnswerSet
-from labelhub.registry.actions import promote
 from labelhub.registry.models import LivePolicy
 from labelhub.rounds import actions, progress
 from labelhub.rounds.models import Round
 from labelhub.runs import actions as run_actions
-from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run
 from tests import factories
 from tests.labelhub.rankings import desk
-
-CONFIG = {"prompts": 2, "answers": 3, "steps": 2, "heldout_prompts": 2}
+from tests.labelhub.rounds.turns import CONFIG, compared, finish, furnish, generated
 
 
 @pytest.fixture
 def ready(project: Project, var: Path) -> Project:
     """A project with a policy, three prompts to train on and two held out."""
-    promote(project=project, version=factories.make_version("tiny-base"), by=None)
-    for n in range(3):
-        factories.make_prompt(project, f"Train {n}?")
-    for n in range(2):
-        factories.make_prompt(project, f"Test {n}?", held_out=True)
-    return project
-
-
-def finish(turn: Round, *, output: str = "", lines: list[dict[str, Any]] | None = None) -> Run:
-    """Let the round's present run end well, as the watcher would have recorded it."""
-    run = progress.current_run(turn)
-    assert run is not None
-    out = run_folder(run.pk) / "out"
-    if lines is not None:
-        write_lines(out / "answers.jsonl", lines)
-    if output:
-        run.output = factories.make_version(
-            f"everyday/{output}-v1", kind=output, project=turn.project, number=1
-        )
-    run.state = Run.State.FINISHED
-    run.save()
-    return run
-
-
-def generated(turn: Round) -> list[dict[str, Any]]:
-    return [
-        {"id": f"{prompt.pk}-{n}", "prompt_id": str(prompt.pk), "text": f"Answer {n}", "seed": n,
-         "logprob": -3.0, "tokens": 2, "finished": True, "temperature": 1.0}
-        for prompt in turn.prompts.all()
-        for n in range(3)
-    ]  # fmt: skip
-
-
-def compared(turn: Round) -> list[dict[str, Any]]:
-    return [
-        {"id": f"{prompt.pk}-{model}", "prompt_id": str(prompt.pk), "model": model, "text": model}
-        for prompt in turn.project.prompts.filter(held_out=True)
-        for model in ("policy", "reference")
-    ]
+    return furnish(project)
 
 
 def rank_everything(turn: Round, annotators: list[User]) -> None:
@@ -105,13 +64,15 @@ def test_a_round_goes_once_around(ready: Project, ann: User, ada: User) -> None:
     assert progress.advance(turn.pk) == "evaluate"
     turn.refresh_from_db()
 
-    finish(turn, lines=compared(turn))
+    run = progress.current_run(turn)
+    assert run is not None
+    finish(turn, lines=compared(run))
     assert progress.advance(turn.pk) == "decide"
     turn.refresh_from_db()
     pairs = turn.answer_sets.filter(purpose=AnswerSet.Purpose.COMPARE)
     assert [[answer.text for answer in pair.answers.all()] for pair in pairs] == [
-        ["reference", "policy"],
-        ["reference", "policy"],
+        ["reference 0", "policy 0"],
+        ["reference 1", "policy 1"],
     ]
     assert progress.advance(turn.pk) is None, "a decision is a person's"
 
