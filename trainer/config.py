@@ -23,6 +23,8 @@ from trainer.manifests import MANIFEST, folder_hash, sha256_file, verify_manifes
 
 #: Names that are made on first use when no folder of that name is registered yet.
 PREPARED_NAMES = ("smollm2", "tiny")
+#: Names of texts to pretrain on: folders below `data_dir()`.
+TEXT_NAMES = ("pretrain_en", "pretrain_zh")
 
 
 class SpecError(ValueError):
@@ -750,11 +752,17 @@ def models_dir() -> Path:
     return Path(named) if named else Path(__file__).resolve().parent.parent / "var" / "models"
 
 
+def data_dir() -> Path:
+    """Where texts of other people lie: LABELHUB_DATA, or shared/data beside the project."""
+    named = os.environ.get("LABELHUB_DATA")
+    return Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
 def resolve_path(value: InputValue, folder: Path) -> Path:
     """The file or folder that an input names, checked against its sha256 where one is given.
 
-    An absolute path is itself; then the run folder is tried; then the registered models. `smollm2`
-    and `tiny` are made on first use.
+    An absolute path is itself; then the run folder is tried; then the registered models and texts.
+    `smollm2` and `tiny` are made on first use.
     """
     name = value if isinstance(value, str) else value["path"]
     wanted = None if isinstance(value, str) else value.get("sha256")
@@ -776,6 +784,14 @@ def _find(name: str, folder: Path) -> Path:
         # By name: whoever reads a spec must not load torch, and only this line needs it.
         importlib.import_module("trainer.bases").prepare(name, registered)
         return registered
+    if name in TEXT_NAMES:
+        text = data_dir() / name
+        if text.is_dir():
+            return text
+        raise SpecError(
+            f"The text “{name}” is not on this machine: there is no {text}; set LABELHUB_DATA to "
+            "the folder that holds it, or give the path of a text of your own."
+        )
     where = f"{here} and no model of that name in {models_dir()}" if simple else f"{here}"
     raise SpecError(f"The input “{name}” was not found: there is no {where}; check the path.")
 

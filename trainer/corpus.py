@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,9 @@ from trainer.data import DataError, read_documents
 from trainer.events import RunError
 
 #: names that are read out of a folder
-KINDS = (".jsonl", ".txt", ".txt.gz")
+KINDS = (".jsonl", ".txt", ".txt.gz", ".json")
+#: where a record of a collection (.json) has its text, as one piece or as a list of lines
+TEXT_KEYS = ("text", "paragraphs", "content")
 #: words in a run
 RUN = 5
 #: length of a signature
@@ -103,12 +106,14 @@ class Copies:
 
 
 def read_texts(path: Path, unit: str) -> list[Document]:
-    """Every document of a file, or of a folder's .jsonl, .txt and .txt.gz files.
+    """Every document of a file, or of a folder's .jsonl, .json, .txt and .txt.gz files.
 
-    `unit` says what a document is in a text file: `paragraphs`, `lines` or `files`.
+    `unit` says what a document is in a text file: `paragraphs`, `lines` or `files`. A .json file is
+    a list of records, such as poems; one in a folder that is no list is about something else.
     """
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file() and _kind(one))
+        files = [one for one in files if _kind(one) != ".json" or isinstance(_json(one), list)]
         if not files:
             raise DataError(f"{path} holds no {', '.join(KINDS)} file: put the text there.")
         names = [file.relative_to(path).as_posix() for file in files]
@@ -131,6 +136,9 @@ def _documents(file: Path, unit: str) -> Iterator[tuple[int, str]]:
     if _kind(file) == ".jsonl":
         yield from read_documents(file)
         return
+    if _kind(file) == ".json":
+        yield from _records(file)
+        return
     text = _plain_text(file)
     if unit == "files":
         yield 1, text
@@ -145,6 +153,29 @@ def _documents(file: Path, unit: str) -> Iterator[tuple[int, str]]:
             if at > begin:
                 yield begin + 1, "\n".join(lines[begin:at])
             begin = at + 1
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(_plain_text(file))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}:{error.lineno}: not JSON ({error.msg}): mend the file.") from None
+
+
+def _records(file: Path) -> Iterator[tuple[int, str]]:
+    """(number of the record, text) of a .json list of records, lines of a record joined."""
+    body = _json(file)
+    for number, record in enumerate(body if isinstance(body, list) else [body], start=1):
+        found = (
+            [record[key] for key in TEXT_KEYS if key in record] if isinstance(record, dict) else []
+        )
+        lines = found[0] if found and isinstance(found[0], list) else found[:1]
+        if not lines or not all(isinstance(line, str) for line in lines):
+            raise DataError(
+                f"{file}, record {number}: it has no {' or '.join(TEXT_KEYS)} that is text or a "
+                "list of lines: give each record one, or take the file away."
+            )
+        yield number, "\n".join(lines)
 
 
 def _plain_text(file: Path) -> str:

@@ -291,7 +291,7 @@ def trainer_environment(threads: int) -> dict[str, str]:
     lose a time slice at every barrier, which makes two threads slower than one.
     """
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-    ours = ("LABELHUB_MODELS", "LABELHUB_MEMORY_CHECK")
+    ours = ("LABELHUB_MODELS", "LABELHUB_DATA", "LABELHUB_MEMORY_CHECK")
     prefixes = ("HF_", "NCCL_", "TORCH", "PYTORCH_", "OPENBLAS_", *ours)
     environment = {
         name: value

@@ -15,6 +15,7 @@ from trainer.config import (
     CONFIGS,
     PPOConfig,
     SpecError,
+    data_dir,
     load_spec,
     models_dir,
     parse_spec,
@@ -111,6 +112,22 @@ def test_a_path_is_absolute_or_lies_in_the_run_folder_or_is_registered(
         resolve_path("unknown-model", run)
     with pytest.raises(SpecError, match="check the path"):
         resolve_path("data/none.jsonl", run)
+
+
+def test_texts_have_names_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELHUB_DATA", str(tmp_path / "data"))
+    with pytest.raises(SpecError, match="set LABELHUB_DATA to the folder that holds it"):
+        resolve_path("pretrain_zh", tmp_path)
+    (tmp_path / "data" / "pretrain_zh").mkdir(parents=True)
+    assert resolve_path("pretrain_zh", tmp_path) == tmp_path / "data" / "pretrain_zh"
+    (tmp_path / "pretrain_zh").mkdir()  # what lies in the run folder comes first
+    assert resolve_path("pretrain_zh", tmp_path) == tmp_path / "pretrain_zh"
+
+
+def test_texts_lie_beside_the_project_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LABELHUB_DATA", raising=False)
+    root = Path(__file__).resolve().parents[2]
+    assert data_dir() == root.parent / "shared" / "data"
 
 
 def test_registered_models_lie_in_var_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,13 +65,26 @@ def test_a_folder_is_read_in_the_order_of_names_with_other_files_left_out(tmp_pa
     assert found[3].where == "sub/c.jsonl:3"
 
 
+def test_a_collection_is_a_document_a_record(tmp_path: Path) -> None:
+    poems = [{"title": "x", "paragraphs": ["one", "two"]}, {"content": ["three"]}, {"text": "four"}]
+    (tmp_path / "poems.json").write_text(json.dumps(poems))
+    (tmp_path / "manifest.json").write_text('{"files": {}}')
+    found = read_texts(tmp_path, "paragraphs")
+    assert texts_of(found) == ["one\ntwo", "three", "four"]
+    assert found[1].where == "poems.json:2"
+
+
 @pytest.mark.parametrize(
     ("name", "body", "sentence"),
     [
         ("a.txt", b"good\nb\xffd", "a.txt:2: not UTF-8 text"),
         ("a.txt.gz", b"no gzip", "cannot be read"),
         ("a.jsonl", b'{"text": "x"}\n{"body": "y"}', "a.jsonl:2: 'text' must be text, not null"),
-        ("a.pdf", b"x", "is no .jsonl, .txt, .txt.gz file"),
+        ("a.json", b'[{"text": "x"}, {"title": "y"}]', "a.json, record 2: it has no text or"),
+        ("a.json", b'[{"text": ["x", 3]}]', "a.json, record 1"),
+        ("a.json", b'["x"]', "a.json, record 1"),
+        ("a.json", b'[\n{"text": ', "a.json:2: not JSON"),
+        ("a.pdf", b"x", "is no .jsonl, .txt, .txt.gz, .json file"),
     ],
 )
 def test_a_bad_file_is_refused_in_a_sentence(
@@ -83,7 +96,7 @@ def test_a_bad_file_is_refused_in_a_sentence(
 
 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no .jsonl, .txt, .txt.gz file"):
+    with pytest.raises(DataError, match=r"holds no .jsonl, .txt, .txt.gz, .json file"):
         read_texts(tmp_path, "paragraphs")
 
 
