@@ -374,6 +374,23 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
     return list(tokenizer("\n\n".join([*lines, "assistant:"]))["input_ids"])
 
 
+#: the lines that `chat_ids` makes for a tokenizer without a template, as a template
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
+def keep_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer without a chat template one that renders what `chat_ids` makes: whoever
+    loads the model then asks it as it was taught.
+    """
+    if tokenizer.chat_template:
+        return
+    begins = list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+    tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN_TEMPLATE
+
+
 def judged_ids(prompt_ids: Sequence[int], answer_ids: Sequence[int], eos: int) -> list[int]:
     """What a reward model reads: prompt, answer and exactly one end-of-text token, also when it was
     cut.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import WORDS, make_tiny, tiny_tokenizer
@@ -98,6 +100,37 @@ def test_the_result_loads_in_plain_transformers_with_its_chat_template(
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "out"))
     assert tokenizer.chat_template == tiny_tokenizer().chat_template
     assert "Fine-tuned policy" in (folder / "out" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("begin", [False, True])
+def test_a_base_without_template_gets_the_one_it_was_taught_with(
+    begin: bool, things: Path, tmp_path: Path
+) -> None:
+    """The same tokens as the lines “role: text”, a begin-of-text before them included."""
+    shutil.copytree(things / "policy", tmp_path / "policy")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    if begin:
+        tokenizer.bos_token = "<system>"
+        first = ("<system>", tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<system> $A", special_tokens=[first]
+        )
+    tokenizer.save_pretrained(str(tmp_path / "policy"))
+    (tmp_path / "policy" / "chat_template.jinja").unlink(missing_ok=True)
+    (tmp_path / "pairs.jsonl").symlink_to(things / "pairs.jsonl")
+    turns = ({"role": "user", "content": "I like tea"}, {"role": "assistant", "content": "warm"},
+             {"role": "user", "content": "very"})  # fmt: skip
+    bare = AutoTokenizer.from_pretrained(str(tmp_path / "policy"))
+    assert not bare.chat_template
+    wanted = chat_ids(bare, turns)
+    assert (wanted[0] == bare.bos_token_id) is begin
+
+    folder = make_run(tmp_path / "run", tmp_path, epochs=1)
+    run_here(folder)
+    saved = AutoTokenizer.from_pretrained(str(folder / "out"))
+    found = saved.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=False)
+    assert found == wanted == chat_ids(saved, turns)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own

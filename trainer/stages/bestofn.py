@@ -39,6 +39,7 @@ from trainer.events import RunError, Stopped
 from trainer.modeling import (
     Placement,
     add_lora,
+    keep_template,
     load_policy,
     load_tokenizer,
     merged_state,
@@ -74,6 +75,7 @@ def run(context: RunContext) -> dict[str, Any]:
     checkpoint = resume(context)
     place = start(context, path, checkpoint.step if checkpoint else None)
     tokenizer = load_tokenizer(path)
+    keep_template(tokenizer)
     base: Any = load_policy(path, place)
     ids = trials.prompt_tokens(base, tokenizer, prompts, config)
     judge = load_judge(context.input("reward"), place, config.max_length)

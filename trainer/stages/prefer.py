@@ -53,6 +53,7 @@ from trainer.modeling import (
     Placement,
     add_lora,
     chat_ids,
+    keep_template,
     load_policy,
     load_tokenizer,
     longest_context,
@@ -134,6 +135,7 @@ def open_policy(context: RunContext, config: PreferConfig) -> Opened:
     checkpoint = resume(context)
     placement = start(context, path, checkpoint.step if checkpoint else None)
     tokenizer = load_tokenizer(path)
+    keep_template(tokenizer)
     if config.lora:
         model: Any = load_policy(path, placement)
         add_lora(model, config.lora_r, config.lora_alpha, context.spec.seed)

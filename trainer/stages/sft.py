@@ -41,6 +41,7 @@ from trainer.modeling import (
     Placement,
     add_lora,
     chat_ids,
+    keep_template,
     layers_of,
     load_policy,
     load_tokenizer,
@@ -84,6 +85,7 @@ def run(context: RunContext) -> dict[str, Any]:
     checkpoint = resume(context)
     placement = start(context, base, checkpoint.step if checkpoint else None)
     tokenizer = load_tokenizer(base)
+    keep_template(tokenizer)
     model = open_model(base, config, placement, context.spec.seed)
     window = min(config.max_length, longest_context(model))
     rows = [row_of(tokenizer, pair, window) for pair in training]
