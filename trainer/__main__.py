@@ -23,10 +23,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from trainer import ranks
 from trainer.config import Spec, SpecError, load_spec
 from trainer.events import (
     EventWriter,
     Heartbeat,
+    Quiet,
     RunError,
     Stopped,
     is_out_of_memory,
@@ -107,25 +109,39 @@ def run_folder(folder: Path) -> int:
         sys.stderr.write(f"There is no run folder {folder}; check the path.\n")
         return FAILED
     begun = time.monotonic()
-    stop = threading.Event()
+    stop = threading.Event() if ranks.world() == 1 else ranks.AgreedStop()
     _stop_on_signal(stop)
     try:
-        recover(*folder.glob(".out.*"), *folder.glob("checkpoints/.*"))
-        events = EventWriter(folder)
+        if ranks.is_main():
+            recover(*folder.glob(".out.*"), *folder.glob("checkpoints/.*"))
+        events = EventWriter(folder) if ranks.is_main() else Quiet()
         spec = load_spec(folder)
+        set_environment(spec.config.threads)
+        part = _meet(spec)
         if is_finished(folder, spec):
             return FINISHED
-        set_environment(spec.config.threads)
         try:
             report = _run_stage(folder, spec, events, stop)
         except Stopped as halt:
             events.emit("stopped", message=str(halt) or "The run was stopped and can be resumed.")
+            part()
             return STOPPED
         seconds = round(time.monotonic() - begun, 1)
         events.emit("finished", report=report, seconds=seconds, fingerprint=spec.fingerprint())
+        part()
     except BaseException as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
         return _fail(folder, error)
     return FINISHED
+
+
+def _meet(spec: Spec) -> Callable[[], None]:
+    """Join the other processes of the run, if a launcher started several; returns how to part."""
+    if ranks.world() == 1:
+        return lambda: None
+    distributed = importlib.import_module("trainer.distributed")
+    distributed.begin(spec.config.device)
+    end: Callable[[], None] = distributed.end
+    return end
 
 
 def _run_stage(
@@ -145,6 +161,8 @@ def _fail(folder: Path, error: BaseException) -> int:
     trace = "".join(traceback.format_exception(error))
     sentence = explain(error)
     sys.stderr.write(f"{trace}\n{sentence}\n")
+    if not ranks.is_main():
+        return FAILED
     try:
         EventWriter(folder).emit("failed", message=sentence)
         with (folder / "trainer.log").open("a", encoding="utf-8") as log:

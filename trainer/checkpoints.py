@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer import distributed, ranks
 from trainer.config import CheckpointedConfig
 from trainer.events import RunError, no_number
 from trainer.manifests import discard, folder_hash, publish, verify_manifest, write_manifest
@@ -69,6 +70,8 @@ def record(
     `scores` are the stage's own figures of the states after some of its steps, more being better:
     of this one, or of earlier ones that are only now known.
     """
+    if not ranks.is_main():
+        return
     config = cast(CheckpointedConfig, context.spec.config)
     whole = {"fingerprint": context.spec.fingerprint(), **state}
     path = save(context.folder, step, tensors, whole, keep=config.keep_checkpoints, scores=scores)
@@ -168,7 +171,7 @@ def resume(context: RunContext) -> Checkpoint | None:
     def alert(sentence: str) -> None:
         context.emit("alert", code="damaged_checkpoint", message=sentence)
 
-    path = latest_good(context.folder, alert)
+    path = distributed.from_main(lambda: latest_good(context.folder, alert))
     if path is None:
         return None
     checkpoint = load(path)

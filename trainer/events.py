@@ -97,6 +97,16 @@ def append(path: Path, line: bytes) -> None:
             raise
 
 
+class Quiet(EventWriter):
+    """For the processes of a run that do not write."""
+
+    def __init__(self) -> None:
+        return
+
+    def emit(self, kind: str, step: int | None = None, **data: Any) -> None:
+        """Say nothing."""
+
+
 def finite(value: Any) -> Any:
     """`value` with NaN and infinities replaced by None, all the way down."""
     if isinstance(value, float):

@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from trainer import ranks
+
 MANIFEST = "manifest.json"
 #: a folder that is being filled, and one that is being replaced, are called .NAME and this
 DRAFT, OLD = ".draft", ".old"
@@ -79,7 +81,12 @@ def flush(path: Path) -> None:
 
 
 def publish(target: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a draft folder beside `target`, add a manifest and rename it into place."""
+    """Let `write` fill a draft folder beside `target`, add a manifest and rename it into place.
+
+    Of several processes of a run only the first does.
+    """
+    if not ranks.is_main():
+        return target
     draft, old = (target.with_name(f".{target.name}{end}") for end in (DRAFT, OLD))
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

@@ -40,7 +40,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from trainer import blocks, memory
+from trainer import blocks, memory, ranks
 from trainer.config import Spec
 from trainer.events import RunError
 from trainer.kernels import (
@@ -107,7 +107,8 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that this process may have on a device; None where that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return memory.free_memory()
+    free = memory.free_memory()
+    return None if free is None else free // ranks.local_world()
 
 
 def memory_table(spec: Spec, folder: Path) -> str:
@@ -121,8 +122,10 @@ def memory_table(spec: Spec, folder: Path) -> str:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto` takes the first CUDA device when there is one."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", ranks.local_rank())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
+from trainer import distributed, ranks
 from trainer.checkpoints import CHECKPOINTS, Checkpoint, load_optimizer, optimizer_state, record
 from trainer.events import RunError, Stopped, no_number
 from trainer.manifests import DRAFT
@@ -122,6 +123,7 @@ class Reporter(TrainerCallback):
         """After each optimiser step: how far it is, and whether to save and leave."""
         context, begun = self.journey.context, self.journey.begun
         context.progress(begun + (1 - begun) * state.global_step / max(1, state.max_steps))
+        distributed.agree_to_stop(context)
         if context.should_stop():
             control.should_save = control.should_training_stop = True
         return control
@@ -160,12 +162,17 @@ def no_dropout(model: nn.Module) -> None:
 
 
 def micro_batch(config: Any) -> int:
-    """Rows that go through the model at once; an optimiser step must be whole micro batches."""
-    micro: int = min(config.micro_batch_size or config.batch_size, config.batch_size)
-    if config.batch_size % micro:
+    """Rows that go through the model at once; an optimiser step must be whole micro batches, as
+    many on each process.
+    """
+    world = ranks.world()
+    whole = max(1, config.batch_size // world)
+    micro: int = min(config.micro_batch_size or whole, whole)
+    if config.batch_size % (micro * world):
+        several = f" times the {world} processes" if world > 1 else ""
         raise RunError(
             f"config.batch_size ({config.batch_size}) must be a multiple of "
-            f"config.micro_batch_size ({micro}): change one of them."
+            f"config.micro_batch_size ({micro}){several}: change one of them."
         )
     return micro
 
@@ -177,7 +184,7 @@ def settings(context: RunContext, device: torch.device) -> dict[str, Any]:
     return {
         "output_dir": str(context.folder / "checkpoints"),
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": config.batch_size // micro,
+        "gradient_accumulation_steps": config.batch_size // (micro * ranks.world()),
         "learning_rate": config.lr,
         "lr_scheduler_type": "cosine",
         "warmup_steps": config.warmup,

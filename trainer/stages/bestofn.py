@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from trainer import trials
+from trainer import distributed, ranks, trials
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
@@ -154,16 +154,18 @@ def write_all(
             raise Stopped(f"Stopped after the answers to {done} of {len(prompts)} prompts.")
 
     while done < len(prompts):
-        part = prompts[done : done + chunk]
+        distributed.agree_to_stop(context)
+        part = distributed.own(prompts[done : done + chunk])
+        own_ids = distributed.own(ids[done : done + chunk])
         seeds = [
             [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
             for prompt in part
         ]
-        sampled = trials.write(base, tokenizer, ids[done : done + chunk], seeds, config, look)
+        sampled = trials.write(base, tokenizer, own_ids, seeds, config, look)
         texts = [trials.text_of(tokenizer, one.ids) for one in sampled]
         asked = [part[one.prompt] for one in sampled]
         scores = trials.score(judge, asked, texts, config.token_budget)
-        lines += [
+        written = [
             {
                 "id": f"{prompt.id}-{one.n}",
                 "prompt_id": prompt.id,
@@ -179,7 +181,10 @@ def write_all(
             }
             for prompt, one, text, score in zip(asked, sampled, texts, scores, strict=True)
         ]
-        done += len(part)
+        many = config.answers
+        sets = [written[at : at + many] for at in range(0, len(written), many)]
+        lines += [line for some in distributed.gather(sets) for line in some]
+        done = len(lines) // many
         told = figures(lines, choose(lines), config.answers)
         numbers = {name: told[name] for name in ("mean_score", "best_score", "length", "eos_rate")}
         context.emit("metric", done, total=len(prompts), **numbers)
@@ -251,7 +256,8 @@ class Fit(Kept, Trainer):
     loss_is_scaled_for_ga = True
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        return sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples)
+        own = sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples)
+        return int(distributed.sums([own])[0])
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -266,7 +272,8 @@ class Fit(Kept, Trainer):
             ignore_index=IGNORED,
             reduction="sum",
         )
-        return total / num_items_in_batch
+        # Several processes take the mean of their gradients, where the sum is meant.
+        return total / num_items_in_batch * ranks.world()
 
 
 def make_fit(

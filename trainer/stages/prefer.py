@@ -35,7 +35,7 @@ from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
-from trainer import trials
+from trainer import distributed, ranks, trials
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, resume
 from trainer.config import PreferConfig
@@ -292,7 +292,7 @@ class DPO(Kept, DPOTrainer):
         self._signature_columns = ["prompt_ids", "chosen_ids", "rejected_ids", "weight"]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        return sum(len(batch["weight"]) for batch in batch_samples)
+        return int(distributed.sums([sum(len(batch["weight"]) for batch in batch_samples)])[0])
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -302,7 +302,8 @@ class DPO(Kept, DPOTrainer):
         self.weight = torch.cat([weight, weight])  # the better answers come first, then the worse
         loss = super().compute_loss(model, inputs, return_outputs)
         self.weight = None
-        return loss * len(weight) / num_items_in_batch
+        # Several processes take the mean of their gradients, where the sum is meant.
+        return loss * len(weight) / num_items_in_batch * ranks.world()
 
     def weigh(self, _model: Any, _inputs: Any, outputs: Any) -> None:
         """A forward hook: the log-probabilities stay, their gradients are weighted."""
@@ -453,8 +454,9 @@ class RLOO(Kept, RLOOTrainer):
         many, step = self.num_generations, self.state.global_step
         seed = self.opened.context.spec.seed
         asked = prompt_ids[::many]
+        before = ranks.rank() * len(asked)  # prompts of the step that other processes have
         seeds = [
-            [answer_seed(seed, "rloo", step, slot, n) for n in range(many)]
+            [answer_seed(seed, "rloo", step, before + slot, n) for n in range(many)]
             for slot in range(len(asked))
         ]
         written = trials.write(self.model, self.opened.tokenizer, asked, seeds, self.opened.config)

@@ -39,6 +39,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
+from trainer import distributed
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
 from trainer.config import PretrainConfig
@@ -405,6 +406,7 @@ def train(context: RunContext, fit: Fit, digest: str) -> None:
     saved = fit.step
     while fit.step < total:
         context.progress(PREPARED + (TRAINED - PREPARED) * fit.step / total)
+        distributed.agree_to_stop(context)
         rate = config.lr * schedule(fit.step, total, config.warmup)
         values = take_step(context, fit, rows_of_step(fit, epoch_steps), rate)
         if values is None:
@@ -479,14 +481,17 @@ def take_step(context: RunContext, fit: Fit, rows: Rows, rate: float) -> dict[st
     """
     size = micro_batch(fit.config)
     count = max(1, int((rows.targets != IGNORED).sum()))
+    mine = Rows(*map(distributed.own, rows))
     total = 0.0
-    for begin in range(0, len(rows.ids), size):
+    for begin in range(0, max(1, len(mine.ids)), size):
         if context.should_stop():
             fit.optimizer.zero_grad(set_to_none=True)
             return None
-        loss = token_losses(fit, rows.part(begin, begin + size), fit.config.apart).sum() / count
+        loss = token_losses(fit, mine.part(begin, begin + size), fit.config.apart).sum() / count
         loss.backward()
         total += loss.item()
+    (total,) = distributed.sums([total])
+    distributed.sum_gradients(fit.parameters.values())
     norm = nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise no_number("The loss is", fit.step + 1)

@@ -43,6 +43,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer import distributed
 from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
@@ -464,6 +465,7 @@ def train(
     saved = fit.step
     while fit.step < len(plan):
         context.progress(TRAINED * fit.step / len(plan))
+        distributed.agree_to_stop(context)
         rate = config.lr * schedule(fit.step, len(plan), config.warmup)
         loss = take_step(context, fit, rankings, groups, lowered, shares, plan[fit.step], rate)
         if loss is None:
@@ -558,13 +560,16 @@ def take_step(
     Returns the mean loss. When the run is asked to stop, the started step is dropped: None.
     """
     total = 0.0
-    seen: list[list[float]] = []
+    seen: list[tuple[int, int, list[float]]] = []
     device = next(fit.model.parameters()).device
-    sizes = [sum(map(width, groups[index])) for index in chosen]
-    for bucket in length_buckets(sizes, fit.config.token_budget):
+    mine = distributed.own(chosen)
+    sizes = [sum(map(width, groups[index])) for index in mine]
+    for bucket in length_buckets(sizes, fit.config.token_budget) or [[]]:
         if context.should_stop():
             return None
-        part = [chosen[place] for place in bucket]
+        if not bucket:  # more processes than rankings in this step
+            continue
+        part = [mine[place] for place in bucket]
         batch = collate([row for index in part for row in groups[index]], fit.pad, device)
         if lowered is not None:
             states = [state for index in part for state in lowered[index]]
@@ -575,7 +580,11 @@ def take_step(
         ranked = [rankings[index] for index in part]
         loss, scores = learn(fit, batch, ranked, shares[part], len(chosen))
         total += loss
-        seen += pairs_right(scores.mean(1).tolist(), ranked)
+        places = [(sizes[place], chosen.index(mine[place])) for place in bucket]
+        right = pairs_right(scores.mean(1).tolist(), ranked)
+        seen += [(*place, counts) for place, counts in zip(places, right, strict=True)]
+    (total,) = distributed.sums([total])
+    distributed.sum_gradients(one for own in fit.learners for one in own.values())
     limit = fit.config.grad_clip or math.inf
     norms = [nn.utils.clip_grad_norm_(own.values(), limit) for own in fit.learners]
     if not (math.isfinite(total) and all(map(math.isfinite, norms))):
@@ -584,7 +593,7 @@ def take_step(
         group["lr"] = rate
     fit.optimizer.step()
     fit.optimizer.zero_grad(set_to_none=True)
-    fit.recent.extend(seen)
+    fit.recent.extend(counts for *_, counts in sorted(distributed.gather(seen)))
     return total
 
 

@@ -1,0 +1,65 @@
+"""Which of several processes this one is, by RANK and WORLD_SIZE of a launcher. Needs no torch.
+
+`accelerate launch` and torchrun start the same command several times. Process 0 alone writes:
+events, checkpoints, results. A process that was started by hand is alone and is process 0.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+
+def world() -> int:
+    """How many processes work on the run."""
+    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ["RANK"]) if world() > 1 else 0
+
+
+def local_rank() -> int:
+    """Its number on this machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if world() > 1 else 0
+
+
+def local_world() -> int:
+    """How many processes of the run are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world()))) if world() > 1 else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def shards() -> bool:
+    """Whether weights are to be split over the processes (FSDP)."""
+    return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def deepspeed() -> bool:
+    """Whether DeepSpeed is to split them (ZeRO)."""
+    return world() > 1 and os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+
+
+class AgreedStop(threading.Event):
+    """A wish to stop that every process sees at the same step: set here, true when all agreed.
+
+    A signal reaches each process at a moment of its own; one that left alone would leave the others
+    waiting for its gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._agreed = False
+
+    def agree(self, any_of: Callable[[bool], bool]) -> None:
+        """Ask the others, by a function that says whether any process wants to stop."""
+        self._agreed = any_of(super().is_set())
+
+    def is_set(self) -> bool:
+        return self._agreed
