@@ -222,6 +222,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "RunState": "labelhub.runs.models.Run.State",
         "RoundState": "labelhub.rounds.models.Round.State",
+        "ComparisonState": "labelhub.rounds.models.Comparison.State",
         "SnapshotKind": "labelhub.runs.models.Snapshot.Kind",
         "VersionKind": "labelhub.registry.models.ModelVersion.Kind",
     },

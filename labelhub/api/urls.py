@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from labelhub.api import views_projects, views_registry, views_runs, views_schema, views_snapshots
+from labelhub.api import (
+    views_comparisons,
+    views_projects,
+    views_registry,
+    views_runs,
+    views_schema,
+    views_snapshots,
+)
 
 app_name = "api"
 urlpatterns = [
@@ -42,6 +49,13 @@ urlpatterns = [
     path("runs/<int:pk>/events/", views_runs.ApiRunEvents.as_view(), name="run-events"),
     path("rounds/", views_registry.ApiRounds.as_view(), name="rounds"),
     path("rounds/<int:pk>/", views_registry.ApiRound.as_view(), name="round"),
+    path("comparisons/", views_comparisons.ApiComparisons.as_view(), name="comparisons"),
+    path("comparisons/<int:pk>/", views_comparisons.ApiComparison.as_view(), name="comparison"),
+    path(
+        "comparisons/<int:pk>/close/",
+        views_comparisons.ApiComparisonClose.as_view(),
+        name="comparison-close",
+    ),
     path("versions/", views_registry.ApiVersions.as_view(), name="versions"),
     path("versions/<int:pk>/", views_registry.ApiVersion.as_view(), name="version"),
     path("schema/", views_schema.ApiSchemaView.as_view(), name="schema"),

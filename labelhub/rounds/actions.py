@@ -328,7 +328,7 @@ def close_comparison(*, comparison: Comparison, by: User | None) -> Comparison:
     if found.state == Comparison.State.WRITING and is_living(found.run):
         stop_run(run=found.run, by=by)
     comparing.close(found, by=by)
-    if turn is not None:
+    if turn is not None and turn.state == Round.State.COMPARE:
         progress.advance(turn.pk, asked=True)
     return found
 

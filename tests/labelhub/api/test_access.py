@@ -42,6 +42,10 @@ TABLE = {
     ("run-events", "get"): [200, 403, 404, 200, 403, 403, 403],
     ("rounds", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("round", "get"): [200, 200, 404, 200, 403, 403, 200],
+    ("comparisons", "get"): [200, 200, 200, 200, 403, 403, 200],
+    ("comparisons", "post"): [201, 403, 404, 403, 201, 403, 403],
+    ("comparison", "get"): [200, 403, 404, 200, 403, 403, 403],
+    ("comparison-close", "post"): [200, 403, 404, 403, 200, 403, 403],
     ("versions", "get"): [200, 200, 200, 200, 403, 403, 200],
     ("version", "get"): [200, 200, 404, 200, 403, 403, 200],
 }
@@ -63,6 +67,8 @@ def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any
         "run-events": world.stopped.pk,
         "round": world.round.pk,
         "version": world.policy.pk,
+        "comparison": world.comparison.pk,
+        "comparison-close": world.comparison.pk,
     }
     slug = world.project.slug
     of_project = name == "project" or name.startswith("project-")
@@ -73,6 +79,13 @@ def request_of(world: World, name: str, method: str) -> tuple[str, dict[str, Any
             "prompts": [{"messages": [{"role": "user", "content": "A fresh question?"}]}],
         },
         "snapshots": {"project": slug},
+        "comparisons": {
+            "project": slug,
+            "before": world.base.name,
+            "after": world.policy.name,
+            "reward": world.reward.name,
+            "prompts": 1,
+        },
         "runs": {
             "project": slug,
             "stage": "generate",

@@ -123,6 +123,7 @@ def test_the_commands_of_the_document_work(world: World, hub: Client, project: P
     snapshot, pairs = world.snapshot, world.pairs
     numbers = {"runs/1/": f"runs/{run.pk}/", "snapshots/1/": f"snapshots/{snapshot.pk}/"}
     numbers["snapshots/2/"] = f"snapshots/{pairs.pk}/"
+    numbers["comparisons/1/"] = f"comparisons/{world.comparison.pk}/"
     numbers["versions/1/"] = f"versions/{world.policy.pk}/"
     assert len(commands()) > 10
     for line in commands():

@@ -12,7 +12,7 @@ from labelhub.projects.models import Project
 from labelhub.prompts.models import Prompt
 from labelhub.rankings.models import Ranking
 from labelhub.registry.models import ModelVersion, Parent
-from labelhub.rounds.models import Round, RoundRun
+from labelhub.rounds.models import Comparison, Round, RoundRun
 from labelhub.runs.actions import take_snapshot
 from labelhub.runs.gathering import import_pairs
 from labelhub.runs.models import Run, RunEvent, Snapshot
@@ -26,6 +26,7 @@ class World:
     project: Project
     base: ModelVersion
     policy: ModelVersion
+    reward: ModelVersion
     prompt: Prompt
     ranking: Ranking
     snapshot: Snapshot
@@ -33,6 +34,7 @@ class World:
     waiting: Run
     stopped: Run
     round: Round
+    comparison: Comparison
 
 
 def make_world(project: Project, ann: User, ada: User) -> World:
@@ -71,4 +73,14 @@ def make_world(project: Project, ann: User, ada: User) -> World:
     )
     turn = Round.objects.create(project=project, number=1, policy_in=base, reward_base=base)
     RoundRun.objects.create(round=turn, run=stopped, stage="reward")
-    return World(project, base, policy, prompt, ranking, snapshot, pairs, waiting, stopped, turn)
+    reward = factories.make_version("everyday/reward-v1", kind="reward", project=project, number=1)
+    factories.make_prompt(project, "Held out?", held_out=True)
+    evaluation = Run.objects.create(project=project, stage="evaluate", state="finished")
+    # Of the round: the same two may be compared beside it.
+    comparison = Comparison.objects.create(
+        project=project, round=turn, before=base, after=policy, run=evaluation, state="open"
+    )
+    return World(
+        project, base, policy, reward, prompt, ranking, snapshot, pairs, waiting, stopped, turn,
+        comparison,
+    )  # fmt: skip
