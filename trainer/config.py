@@ -125,6 +125,22 @@ class CheckpointedConfig(StageConfig):
     )
 
 
+def engine_knob() -> Any:
+    """Who writes answers."""
+    return knob(
+        "hf",
+        "who writes answers: hf, the trainer's own loop, everywhere; vllm where it is installed",
+        choices=("hf", "vllm"),
+    )
+
+
+def share_knob(default: float) -> Any:
+    """How much of a GPU the engine may take."""
+    return knob(
+        default, "share of the GPU's memory that the engine vllm may take", low=0.01, high=1
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(CheckpointedConfig):
     """Let a policy write K answers to each prompt."""
@@ -152,6 +168,8 @@ class GenerateConfig(CheckpointedConfig):
         low=0.01,
     )
     batch_size: int = knob(64, "answers written side by side", low=1)
+    engine: str = engine_knob()
+    engine_memory: float = share_knob(0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +380,8 @@ class PPOConfig(CheckpointedConfig):
     minibatches: int = knob(4, "optimiser steps in each pass", low=1)
     token_budget: int = knob(1024, "tokens that go through the policy at once", low=8)
     batch_size: int = knob(128, "answers written side by side", low=1)
+    engine: str = engine_knob()
+    engine_memory: float = share_knob(0.3)
     lr: float = knob(
         1e-3, "learning rate of the policy; full training wants about a hundredth", low=0
     )
@@ -501,6 +521,10 @@ class PreferConfig(CheckpointedConfig):
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
 
+    #: TRL's loop changes the weights at every step; only the model itself keeps up with that
+    engine: ClassVar[str] = "hf"
+    engine_memory: ClassVar[float] = 0.5
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method == "rloo" and self.batch_size % self.answers:
@@ -521,6 +545,8 @@ class BestOfNConfig(CheckpointedConfig):
     max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature", low=0.01)
     write_batch: int = knob(64, "answers written side by side", low=1)
+    engine: str = engine_knob()
+    engine_memory: float = share_knob(0.5)
     heldout_fraction: float = knob(
         0.1, "share of the prompts whose winners are not learned", low=0, high=0.9
     )
@@ -570,6 +596,8 @@ class EvaluateConfig(StageConfig):
     max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature", low=0.01)
     batch_size: int = knob(64, "answers written side by side", low=1)
+    engine: str = engine_knob()
+    engine_memory: float = share_knob(0.5)
     token_budget: int = knob(1024, "tokens that go through a model at once", low=8)
     max_length: int = knob(
         1024, "longest prompt with answer in tokens; prompts lose their start", low=8

@@ -26,8 +26,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer import modeling, rewards, scoring
 from trainer.config import PPOConfig
-from trainer.rollout import answer_seed, generate
-from trainer.types import Batch, Sampled, Sampling, Stopwatch
+from trainer.engines import Engine
+from trainer.rollout import answer_seed
+from trainer.types import Batch, Sampled, Stopwatch
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Actors:
     tokenizer: PreTrainedTokenizerBase
     packs: bool  # whether answers may share their prompt's row
     depth: int  # lower layers that policy and reference have in common: they run once a step
-    stop: set[int]
+    writer: Engine  # what the policy's answers are written with
     frozen: PreTrainedModel | None = None  # the reference, where the policy has no adapter
     second: Scorer | None = None  # a reward model that nothing is trained against
 
@@ -147,17 +148,10 @@ def roll_out(
     ]
     fixed = list(range(min(config.samples, len(ids))))
     seeds += [[answer_seed(seed, "sample", index)] for index in fixed]
-    with modeling.packed(actors.policy) as writer:
-        answers = generate(
-            writer,
-            [ids[index] for index in chosen + fixed],
-            seeds,
-            Sampling(config.max_new_tokens, config.temperature),
-            stop=actors.stop,
-            pad=actors.pad,
-            batch_size=config.batch_size,
-            after_batch=lambda done: pause(),
-        )
+    actors.writer.sync()
+    answers = actors.writer.write(
+        [ids[index] for index in chosen + fixed], seeds, lambda done: pause()
+    )
     # 2. micro-batches, with what the lower layers make of them
     watch.start("lower")
     count = len(chosen) * many

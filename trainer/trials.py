@@ -9,22 +9,22 @@ Not here: learning.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from trainer.data import Prompt, length_buckets
+from trainer.engines import Engine, opened
 from trainer.modeling import (
     chat_ids,
     check_room,
     collate,
     longest_context,
-    packed,
     response_logprobs,
-    stop_ids,
 )
-from trainer.rollout import answer_seed, generate
+from trainer.rollout import answer_seed
 from trainer.scoring import Judge, score_answers
 from trainer.types import Sampled, Sampling
 
@@ -40,6 +40,12 @@ class Manner(Protocol):
 
     @property
     def write_batch(self) -> int: ...
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def engine_memory(self) -> float: ...
 
     @property
     def token_budget(self) -> int: ...
@@ -74,6 +80,18 @@ def prompt_tokens(
     return ids
 
 
+def writer(model: Any, tokenizer: Any, manner: Manner) -> AbstractContextManager[Engine]:
+    """What writes answers in this manner with the model, for as long as the context lasts."""
+    return opened(
+        manner.engine,
+        model,
+        tokenizer,
+        Sampling(manner.max_new_tokens, manner.temperature),
+        batch_size=manner.write_batch,
+        share=manner.engine_memory,
+    )
+
+
 def write(
     model: Any,
     tokenizer: Any,
@@ -83,17 +101,8 @@ def write(
     after_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
     """One answer for each seed of each prompt."""
-    with packed(model) as writer:
-        return generate(
-            writer,
-            ids,
-            seeds,
-            Sampling(manner.max_new_tokens, manner.temperature),
-            stop=stop_ids(model, tokenizer),
-            pad=tokenizer.pad_token_id,
-            batch_size=manner.write_batch,
-            after_batch=after_batch,
-        )
+    with writer(model, tokenizer, manner) as engine:
+        return engine.write(ids, seeds, after_batch)
 
 
 def try_out(

@@ -153,42 +153,45 @@ def write_all(
             keep()
             raise Stopped(f"Stopped after the answers to {done} of {len(prompts)} prompts.")
 
-    while done < len(prompts):
-        distributed.agree_to_stop(context)
-        part = distributed.own(prompts[done : done + chunk])
-        own_ids = distributed.own(ids[done : done + chunk])
-        seeds = [
-            [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
-            for prompt in part
-        ]
-        sampled = trials.write(base, tokenizer, own_ids, seeds, config, look)
-        texts = [trials.text_of(tokenizer, one.ids) for one in sampled]
-        asked = [part[one.prompt] for one in sampled]
-        scores = trials.score(judge, asked, texts, config.token_budget)
-        written = [
-            {
-                "id": f"{prompt.id}-{one.n}",
-                "prompt_id": prompt.id,
-                "prompt": list(prompt.messages),
-                "text": text,
-                "score": score,
-                "logprob": round(one.logprob, 5),
-                "tokens": len(one.ids),
-                "finished": one.finished,
-                "seed": one.seed,
-                "temperature": config.temperature,
-                "ids": one.ids,
+    with trials.writer(base, tokenizer, config) as writer:
+        while done < len(prompts):
+            distributed.agree_to_stop(context)
+            part = distributed.own(prompts[done : done + chunk])
+            own_ids = distributed.own(ids[done : done + chunk])
+            seeds = [
+                [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
+                for prompt in part
+            ]
+            sampled = writer.write(own_ids, seeds, look)
+            texts = [trials.text_of(tokenizer, one.ids) for one in sampled]
+            asked = [part[one.prompt] for one in sampled]
+            scores = trials.score(judge, asked, texts, config.token_budget)
+            written = [
+                {
+                    "id": f"{prompt.id}-{one.n}",
+                    "prompt_id": prompt.id,
+                    "prompt": list(prompt.messages),
+                    "text": text,
+                    "score": score,
+                    "logprob": round(one.logprob, 5),
+                    "tokens": len(one.ids),
+                    "finished": one.finished,
+                    "seed": one.seed,
+                    "temperature": config.temperature,
+                    "ids": one.ids,
+                }
+                for prompt, one, text, score in zip(asked, sampled, texts, scores, strict=True)
+            ]
+            many = config.answers
+            sets = [written[at : at + many] for at in range(0, len(written), many)]
+            lines += [line for some in distributed.gather(sets) for line in some]
+            done = len(lines) // many
+            told = figures(lines, choose(lines), config.answers)
+            numbers = {
+                name: told[name] for name in ("mean_score", "best_score", "length", "eos_rate")
             }
-            for prompt, one, text, score in zip(asked, sampled, texts, scores, strict=True)
-        ]
-        many = config.answers
-        sets = [written[at : at + many] for at in range(0, len(written), many)]
-        lines += [line for some in distributed.gather(sets) for line in some]
-        done = len(lines) // many
-        told = figures(lines, choose(lines), config.answers)
-        numbers = {name: told[name] for name in ("mean_score", "best_score", "length", "eos_rate")}
-        context.emit("metric", done, total=len(prompts), **numbers)
-        keep()
+            context.emit("metric", done, total=len(prompts), **numbers)
+            keep()
     return lines
 
 

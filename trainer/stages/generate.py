@@ -18,6 +18,7 @@ import torch
 from trainer.checkpoints import publish, record, resume
 from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
+from trainer.engines import opened
 from trainer.events import Stopped
 from trainer.modeling import (
     chat_ids,
@@ -25,11 +26,9 @@ from trainer.modeling import (
     load_policy,
     load_tokenizer,
     longest_context,
-    packed,
     start,
-    stop_ids,
 )
-from trainer.rollout import answer_seed, generate
+from trainer.rollout import answer_seed
 from trainer.types import RunContext, Sampled, Sampling
 
 #: prompts between two looks at whether to stop, and between two checkpoints
@@ -56,24 +55,24 @@ def run(context: RunContext) -> dict[str, Any]:
     done = checkpoint.step if checkpoint else 0
     sampling = Sampling(**{item.name: getattr(config, item.name) for item in fields(Sampling)})
     chunk = max(1, CHUNK_BATCHES * config.batch_size // config.answers)
-    with packed(model) as writer:
+    with opened(
+        config.engine,
+        model,
+        tokenizer,
+        sampling,
+        batch_size=config.batch_size,
+        share=config.engine_memory,
+    ) as engine:
+        told = asdict(sampling) | {"engine": config.engine, "logprob_temperature": engine.heat}
         while done < len(prompts):
             part = prompts[done : done + chunk]
             seeds = [
                 [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
                 for prompt in part
             ]
-            sampled = generate(
-                writer,
-                ids[done : done + chunk],
-                seeds,
-                sampling,
-                stop=stop_ids(model, tokenizer),
-                pad=tokenizer.pad_token_id,
-                batch_size=config.batch_size,
-                after_batch=_Watch(context, config, done, len(prompts), lines),
-            )
-            lines += [_line(part[one.prompt], one, tokenizer, sampling) for one in sampled]
+            watch = _Watch(context, config, done, len(prompts), lines)
+            sampled = engine.write(ids[done : done + chunk], seeds, watch)
+            lines += [_line(part[one.prompt], one, tokenizer) | told for one in sampled]
             done += len(part)
             context.emit("metric", done, total=len(prompts), **summary(lines))
 
@@ -109,8 +108,8 @@ class _Watch:
             raise Stopped(f"Stopped after {self.done} of {self.total} prompts.")
 
 
-def _line(prompt: Prompt, one: Sampled, tokenizer: Any, sampling: Sampling) -> dict[str, Any]:
-    """One line of answers.jsonl."""
+def _line(prompt: Prompt, one: Sampled, tokenizer: Any) -> dict[str, Any]:
+    """One line of answers.jsonl, without the settings that are the same for all."""
     return {
         "id": f"{prompt.id}-{one.n}",
         "prompt_id": prompt.id,
@@ -120,7 +119,6 @@ def _line(prompt: Prompt, one: Sampled, tokenizer: Any, sampling: Sampling) -> d
         "tokens": len(one.ids),
         "finished": one.finished,
         "seed": one.seed,
-        **asdict(sampling),
     }
 
 

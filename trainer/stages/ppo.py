@@ -35,12 +35,13 @@ from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
 from trainer.critics import Critic, calibrate, new_critic
 from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
+from trainer.engines import open_engine
 from trainer.episodes import Actors, MicroBatch, Rollout, Scorer, roll_out
 from trainer.events import RunError, Stopped, no_number
 from trainer.policy_reports import kl_curves
 from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
-from trainer.types import RunContext, Stopwatch
+from trainer.types import RunContext, Sampling, Stopwatch
 
 #: parts of a step that are timed
 PARTS = ("generate", "score", "lower", "reference", "old", "update", "watch")
@@ -177,6 +178,7 @@ def run(context: RunContext) -> dict[str, Any]:
         final = learner.history[-1] if learner.history else final
 
     # 4. publish the merged policy
+    actors.writer.close()
     report = make_report(config, learner, final, stopped_early)
     publish(context, actors, report)
     context.progress(1.0)
@@ -256,7 +258,14 @@ def load_actors(
         tokenizer=tokenizer,
         packs=packs,
         depth=depth,
-        stop=modeling.stop_ids(policy, tokenizer),
+        writer=open_engine(
+            config.engine,
+            policy,
+            tokenizer,
+            Sampling(config.max_new_tokens, config.temperature),
+            batch_size=config.batch_size,
+            share=config.engine_memory,
+        ),
         frozen=frozen,
         second=second,
     )
