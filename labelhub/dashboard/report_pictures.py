@@ -174,7 +174,6 @@ def reliability_picture(report: Report) -> Chart | None:
             points.append(Point(sure, right, *(interval(one, "ci95") or (None, None))))
     if not points:
         return None
-    error = number(report, "ece")
     return line_chart(
         "reliability",
         [
@@ -188,13 +187,21 @@ def reliability_picture(report: Report) -> Chart | None:
         x_counts=False,
         zero=False,
         within=(0, 1),
-        note=(
-            _("Below the dashed line it is too sure of itself; off by %(error)s on average.")
-            % {"error": plain(error, 2)}
-            if error is not None
-            else ""
-        ),
+        note=_calibration_words(report),
     )
+
+
+def _calibration_words(report: Report) -> str:
+    """How far the model's confidence is off, and what its temperature makes of that."""
+    error, mended = number(report, "ece"), number(report, "ece_calibrated")
+    if error is None:
+        return ""
+    said = _("Below the dashed line it is too sure of itself; off by %(error)s on average.") % {
+        "error": plain(error, 2)
+    }
+    if mended is None:
+        return said
+    return said + " " + _("With its temperature: %(error)s.") % {"error": plain(mended, 2)}
 
 
 # --- a policy

@@ -31,7 +31,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from trainer import distributed, ranks, trials
-from trainer.cards import Card, with_interval, write_card
+from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
 from trainer.data import Prompt, prompt_hash, read_prompts, split_by_prompt
@@ -358,7 +358,7 @@ def write_out(context: RunContext, result: Result, folder: Path) -> None:
         body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(body, "utf-8")
     (folder / "report.json").write_text(json.dumps(result.report, indent=1) + "\n", "utf-8")
-    write_card(context, folder, card(result.report, base))
+    write_card(context, folder, card(result.report, parent_name(context.spec, "policy")))
 
 
 def card(report: Mapping[str, Any], base: str) -> Card:

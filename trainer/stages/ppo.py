@@ -751,7 +751,7 @@ def publish(context: RunContext, actors: Actors, report: Mapping[str, Any]) -> N
         if config.lora:
             modeling.save_adapter(actors.policy, folder / "adapter", name)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        write_card(context, folder, card(context, report, name))
+        write_card(context, folder, card(context, report, parent_name(context.spec, "policy")))
 
     checkpoints.publish(context.out, write)
 

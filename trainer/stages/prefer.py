@@ -36,7 +36,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from trainer import distributed, ranks, trials
-from trainer.cards import Card, with_interval, write_card
+from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, resume
 from trainer.config import PreferConfig
 from trainer.data import (
@@ -577,7 +577,7 @@ def write_out(opened: Opened, finished: Any, folder: Path, report: Mapping[str, 
     if opened.config.lora:
         save_adapter(opened.model, folder / "adapter", base)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    write_card(opened.context, folder, card(report, base))
+    write_card(opened.context, folder, card(report, parent_name(opened.context.spec, "policy")))
 
 
 def card(report: Mapping[str, Any], base: str) -> Card:

@@ -32,7 +32,7 @@ from torch import nn
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
-from trainer.cards import Card, with_interval, write_card
+from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
 from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
@@ -266,7 +266,7 @@ def write_out(
     if report["method"] == "lora":
         save_adapter(fit.model, folder / "adapter", base)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    write_card(context, folder, card(report, base))
+    write_card(context, folder, card(report, parent_name(context.spec, "base")))
 
 
 def card(report: Mapping[str, Any], base: str) -> Card:

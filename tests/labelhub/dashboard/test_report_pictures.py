@@ -116,6 +116,9 @@ def test_the_calibration_stands_between_half_and_whole() -> None:
     assert [tick.label for tick in chart.x_ticks] == ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]
     assert len(chart.rows) == 2  # the ideal line is no figure
     assert "0.04" in chart.note
+    mended = report_pictures.reliability_picture(REWARD | {"ece_calibrated": 0.021})
+    assert mended is not None
+    assert mended.note.endswith("With its temperature: 0.021.")
 
 
 def test_a_win_rate_stands_against_one_half() -> None:
