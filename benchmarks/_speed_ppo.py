@@ -60,7 +60,6 @@ from trainer.types import RunContext
 
 BENCH = ROOT / "var" / "bench"
 VENV = BENCH / "trl112"
-REWARD = BENCH / "ppo-reward"
 PROMPTS = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
 SIDES = ("ours-head", "ours-adapter", "trl")
 PER_PROMPT, TOKENS, EPOCHS, MINIBATCHES, RANK, BETA = 4, 32, 2, 4, 16, 0.05
@@ -87,7 +86,7 @@ def main() -> int:
     if options.side == "trl" and Path(sys.prefix) != VENV:
         python = str(VENV / "bin" / "python")
         return subprocess.run([python, __file__, *sys.argv[1:]]).returncode
-    make_reward(options.model)
+    reward_folder(options.model)
     clock = trl(options) if options.side == "trl" else ours(options)
     print(json.dumps(clock.figures(options.episodes)))
     return 0
@@ -133,10 +132,11 @@ def model_folder(name: str) -> Path:
     return resolve_path(name, ROOT)
 
 
-def make_reward(model: str) -> None:
-    """A reward model for both sides: the same every time."""
-    if (REWARD / "normalisation.json").is_file():
-        return
+def reward_folder(model: str) -> Path:
+    """A reward model for both sides, made when there is none yet: the same every time."""
+    folder = BENCH / f"ppo-reward-{model}"
+    if (folder / "normalisation.json").is_file():
+        return folder
     source = str(model_folder(model))
     torch.manual_seed(0)
     judge = AutoModelForSequenceClassification.from_pretrained(
@@ -147,9 +147,10 @@ def make_reward(model: str) -> None:
             if weight.dim() == 2 and name != "score.weight":
                 wide = weight.float()
                 weight.copy_(wide + 0.01 * wide.std() * torch.randn(wide.shape))
-    judge.save_pretrained(str(REWARD))
-    AutoTokenizer.from_pretrained(source).save_pretrained(str(REWARD))
-    (REWARD / "normalisation.json").write_text('{"mean": 0.0, "std": 1.0}\n', "utf-8")
+    judge.save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(source).save_pretrained(str(folder))
+    (folder / "normalisation.json").write_text('{"mean": 0.0, "std": 1.0}\n', "utf-8")
+    return folder
 
 
 # --- ours ---------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def ours(options: argparse.Namespace) -> Clock:
         }  # fmt: skip
         inputs = {
             "policy": str(model_folder(options.model)),
-            "reward": str(REWARD),
+            "reward": str(reward_folder(options.model)),
             "prompts": "prompts.jsonl",
         }
         spec = {"stage": "ppo", "config": config, "inputs": inputs, "seed": options.seed}
@@ -240,7 +241,7 @@ def ppo_trainer(options: argparse.Namespace) -> Any:
     policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
     judge, critic = (
         AutoModelForSequenceClassification.from_pretrained(
-            str(REWARD), num_labels=1, dtype=torch.bfloat16
+            str(reward_folder(options.model)), num_labels=1, dtype=torch.bfloat16
         )
         for _ in range(2)
     )
