@@ -1,4 +1,5 @@
-"""Write docs/settings.md, the reference of the trainer's settings, out of `trainer/config.py`.
+"""Write what is made out of `trainer/config.py`: docs/settings.md, the reference of the trainer's
+settings, and labelhub/runs/words.py, where the texts of the settings wait for translation.
 
 .venv/bin/python scripts/reference.py    (a test fails when the page is behind the code)
 """
@@ -16,6 +17,22 @@ sys.path.insert(0, str(ROOT))
 from trainer.config import CONFIGS, StageConfig  # noqa: E402 - the path above comes first
 
 PAGE = ROOT / "docs" / "settings.md"
+WORDS = ROOT / "labelhub" / "runs" / "words.py"
+WORDS_HEAD = '''\
+"""What the trainer says about its stages and settings, named here to be found for translation.
+
+Written by `scripts/reference.py` from `trainer/config.py`; do not edit.
+"""
+
+# ruff: noqa: E501 - a text is one line
+# fmt: off
+from __future__ import annotations
+
+from typing import Final
+
+from django.utils.translation import gettext_noop as _
+
+WORDS: Final = ('''
 HEAD = """\
 # Settings of the trainer's stages
 
@@ -53,5 +70,15 @@ def row(item: dataclasses.Field[object]) -> str:
     return f"| `{item.name}` | {json.dumps(item.default)} | {bounds} | {about['about']} |"
 
 
+def words() -> str:
+    """A module that names every text of the settings, so that they are found for translation."""
+    texts = [(config.__doc__ or "").split("\n")[0] for config in CONFIGS.values()]
+    for config in CONFIGS.values():
+        texts += [item.metadata["about"] for item in dataclasses.fields(config)]
+    lines = [f"    _({json.dumps(text, ensure_ascii=False)})," for text in dict.fromkeys(texts)]
+    return "\n".join([WORDS_HEAD, *lines, ")", ""])
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    WORDS.write_text(words(), encoding="utf-8")

@@ -10,6 +10,7 @@ from labelhub.dashboard import (
     project_settings,
     quality,
     reports,
+    starting,
     views,
 )
 
@@ -33,7 +34,10 @@ urlpatterns = [
     path(_PROJECT + "versions/", views.versions, name="versions"),
     path(_PROJECT + "versions/<int:version_id>/", views.version, name="version"),
     path(_PROJECT + "runs/", views.runs, name="runs"),
+    path(_PROJECT + "runs/new/", starting.stages, name="stages"),
+    path(_PROJECT + "runs/new/<slug:stage>/", starting.new_run, name="new-run"),
     path(_RUN, views.run, name="run"),
+    path(_RUN + "files/<str:name>", starting.run_file, name="run-file"),
     path(_RUN + "live/", views.run_live, name="run-live"),
     path(_ROUND, views.round_page, name="round"),
     path(_ROUND + "live/", views.round_live, name="round-live"),
@@ -45,6 +49,11 @@ urlpatterns = [
     path(_PROJECT + "prompts/hold-out/", posts.keep_prompts, name="hold-out"),
     path(_PROJECT + "guidelines/publish/", posts.publish, name="publish-guidelines"),
     path(_PROJECT + "versions/<int:version_id>/promote/", posts.make_live, name="make-live"),
+    # what runs learn from
+    path(_PROJECT + "data/", starting.data, name="data"),
+    path(_PROJECT + "data/take/<slug:kind>/", starting.take, name="take-snapshot"),
+    path(_PROJECT + "data/pairs/", starting.bring_pairs, name="bring-pairs"),
+    path(_PROJECT + "data/text/", starting.bring_text, name="bring-text"),
     # people
     path(_PROJECT + "people/", people.people, name="people"),
     path(_PROJECT + "people/add/", people.seat_member, name="add-member"),

@@ -7,6 +7,7 @@ page is complete, and a reload brings it up to date.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -18,7 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from labelhub.accounts.http import PersonRequest
-from labelhub.dashboard import forms, pictures, report_pictures
+from labelhub.dashboard import forms, forms_runs, pictures, report_pictures
 from labelhub.dashboard.log import log_line
 from labelhub.dashboard.standing import Standing, gates_of, standing_of
 from labelhub.dashboard.verdicts import said_of
@@ -35,6 +36,7 @@ from labelhub.registry import queries as registry
 from labelhub.rounds import queries as rounds
 from labelhub.rounds.models import Round
 from labelhub.runs import queries as runs_read
+from labelhub.runs.folder import kept_files
 from labelhub.runs.models import Run
 
 PAIRS_SHOWN = 8
@@ -258,7 +260,7 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
     figures = runs_read.metric_series(run)
     progress = runs_read.progress_of(run)
     # The others measure once, at their end: a list of figures says more than curves of one point.
-    trains = run.stage in (Run.Stage.REWARD, Run.Stage.PPO)
+    trains = run.stage not in (Run.Stage.GENERATE, Run.Stage.SCORE, Run.Stage.EVALUATE)
     return {
         "project": project,
         "tab": "runs",
@@ -276,6 +278,7 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         "inputs": runs_read.inputs_of(run),
         "rows_read": sorted(run.data.items()),
         "config": sorted(run.config.items()),
+        "files": kept_files(run.pk),
         "may_stop": run.state in (Run.State.QUEUED, Run.State.RUNNING),
         "may_resume": run.state in (Run.State.STOPPED, Run.State.FAILED),
         "is_live": runs_read.is_living(run),
@@ -303,8 +306,17 @@ def run_live(request: PersonRequest, slug: str, run_id: int) -> HttpResponse:
 def runs(request: PersonRequest, slug: str) -> HttpResponse:
     """Every run of the project, newest first."""
     project = find(request, slug)
-    listed = runs_read.runs_of(project).select_related("round_run__round")
-    context = {"project": project, "tab": "runs", "page": _page(request, listed, 30)}
+    narrowed = forms_runs.filters(request.GET)
+    listed = runs_read.runs_of(project).filter(**narrowed).select_related("round_run__round")
+    context = {
+        "project": project,
+        "tab": "runs",
+        "page": _page(request, listed, 30),
+        "narrowed": narrowed,
+        "query": urlencode(narrowed),
+        "stages": Run.Stage.choices,
+        "states": Run.State.choices,
+    }
     return render(request, "dashboard/runs.html", context)
 
 

@@ -15,6 +15,29 @@ def run_folder(run_id: int) -> Path:
     return Path(settings.RUNS_DIR) / str(run_id)
 
 
+# What of a run's folder people may keep, besides weights: its name here, and where it lies.
+KEPT = {
+    "spec.json": "spec.json",
+    "report.json": "out/report.json",
+    "answers.jsonl": "out/answers.jsonl",
+    "scores.jsonl": "out/scores.jsonl",
+    "pairs.jsonl": "out/pairs.jsonl",
+    "duplicates.json": "out/duplicates.json",
+}
+
+
+def kept_files(run_id: int) -> list[str]:
+    """Which of them there are."""
+    return [name for name in KEPT if kept_file(run_id, name)]
+
+
+def kept_file(run_id: int, name: str) -> Path | None:
+    """Where one of them lies; None when there is none."""
+    place = KEPT.get(name)
+    path = run_folder(run_id) / place if place else None
+    return path if path is not None and path.is_file() else None
+
+
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write JSON lines through a temporary file, so that a reader never sees half of them."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,6 +58,12 @@ def test_the_reference_of_settings_is_up_to_date() -> None:
     )
 
 
+def test_every_text_of_the_settings_waits_for_translation() -> None:
+    assert reference.WORDS.read_text(encoding="utf-8") == reference.words(), (
+        "run: .venv/bin/python scripts/reference.py, then scripts/messages.py update"
+    )
+
+
 def test_every_room_stands_in_the_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     rooms = {path.parent.name for path in (ROOT / "labelhub").glob("*/apps.py")}

@@ -31,6 +31,12 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def left(seconds: float | None) -> str:
+    """`{{ run.eta_seconds|left }}`: about 6 min left."""
+    return figures.time_left(seconds)
+
+
+@register.filter
 def between(start: datetime | None, end: datetime | None) -> str:
     """`{{ run.started|between:run.ended }}`: how long it took."""
     return figures.duration((end - start).total_seconds()) if start and end else "–"

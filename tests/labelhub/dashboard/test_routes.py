@@ -19,6 +19,7 @@ from labelhub.projects.models import Membership, Project
 from labelhub.prompts.models import AnswerSet
 from labelhub.rankings.models import Gold
 from labelhub.rankings.progress import store_report
+from labelhub.runs.folder import run_folder
 from tests import factories
 from tests.labelhub.dashboard import world
 
@@ -49,6 +50,8 @@ def values(project: Project, ada: User, ann: User) -> dict[str, Any]:
         annotator=factories.make_user(), slot=ranked.slots.get(), reason="harmful"
     )
     store_report(project.pk)
+    run_folder(run.pk).mkdir(parents=True, exist_ok=True)
+    (run_folder(run.pk) / "spec.json").write_text("{}")
     return {
         "slug": project.slug,
         "number": turn.number,
@@ -61,6 +64,8 @@ def values(project: Project, ada: User, ann: User) -> dict[str, Any]:
         "gold_id": gold.pk,
         "comparison_id": world.compare_blind(turn, [(0.1, 0.7)], state="open").pk,
         "kind": "skips",
+        "stage": "sft",
+        "name": "spec.json",
         "row_id": skip.pk,
         "action": "retire",
     }
@@ -121,7 +126,9 @@ def test_what_belongs_to_another_project_is_not_there(
     values: dict[str, Any], clients: Clients, ada: User
 ) -> None:
     other = factories.make_project("other", admins=[ada])
-    with_ids = [name for name in OF_A_PROJECT if set(parameters(name)) - {"slug", "action", "kind"}]
+    with_ids = [
+        name for name in OF_A_PROJECT if set(parameters(name)) - {"slug", "action", "kind", "stage"}
+    ]
     assert len(with_ids) > 10
     for name in with_ids:
         where = address(name, values | {"slug": other.slug})

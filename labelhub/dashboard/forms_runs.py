@@ -1,0 +1,355 @@
+"""Forms that start a stage by hand and bring what it learns from.
+
+The form of a stage is made from the trainer's own settings: name, help text, bounds, choices and
+default of each come from `trainer/config.py`. What is wrong with a value the trainer says itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.utils import formats
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from labelhub.dashboard.forms import LinesForm
+from labelhub.lib.errors import Refused
+from labelhub.projects.models import Project
+from labelhub.prompts.queries import languages_of
+from labelhub.registry.models import ModelVersion
+from labelhub.registry.queries import live_version, seen_by
+from labelhub.runs import queries, rules
+from labelhub.runs.actions import check_config
+from labelhub.runs.gathering import TEXT_ENDINGS
+from labelhub.runs.models import Run
+from labelhub.runs.stages import FIRST, Knob, facts
+
+# A role as people know it, and what it does in a stage.
+ROLES: dict[str, tuple[Any, Any]] = {
+    "policy": (_("Policy"), _("The model that writes.")),
+    "reference": (_("Reference"), _("The model that the policy is compared with.")),
+    "base": (_("Base"), _("The model that training begins with.")),
+    "reward": (_("Reward model"), _("It scores what is written.")),
+    "second": (
+        _("Second reward model"),
+        _("It only watches: fitted on other rankings, it shows when the first is being fooled."),
+    ),
+    "tokenizer": (_("Tokenizer of"), _("Left open, one is made from the text.")),
+    "prompts": (_("Prompts"), _("What is written to.")),
+    "rankings": (_("Rankings"), _("A frozen snapshot.")),
+    "pairs": (_("Pairs"), _("A frozen snapshot of prompts with the answers to learn.")),
+    "answers": (_("Answers"), _("What is scored.")),
+    "text": (_("Text"), _("What the model is made from.")),
+    "heldout": (_("Held-out data"), _("Left open, a share of the data is held out.")),
+    "history": (_("Figures of a PPO run"), _("To set its score against the best of n.")),
+}
+INPUT, SETTING = "input_", "set_"
+
+
+class Numbers(forms.CharField):
+    """Numbers of rows with commas or blanks between them."""
+
+    def to_python(self, value: Any) -> Any:
+        """The numbers as a list; an empty field is None."""
+        words = re.split(r"[\s,;，；、]+", str(value or "").strip())
+        if words == [""]:
+            return None
+        if not all(word.isascii() and word.isdigit() for word in words):
+            raise ValidationError(_("Give whole numbers with commas between them."))
+        return [int(word) for word in words]
+
+
+class RunForm(forms.Form):
+    """One run of one stage."""
+
+    def __init__(self, project: Project, stage: str, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.project, self.stage, self.told = project, stage, facts(stage)
+        self.groups_of_role: dict[str, list[str]] = {}
+        for role, kind in self.told.kinds.items():
+            self.groups_of_role[role] = self._add_input(role, kind)
+        for knob in self.told.knobs:
+            self.fields[SETTING + knob.name] = _setting(knob)
+        self.fields["seed"] = forms.IntegerField(
+            label=_("Seed"), min_value=0, max_value=2**63 - 1, initial=0,
+            help_text=_("The same seed and inputs give the same result."),
+        )  # fmt: skip
+
+    # --- what it reads
+
+    def _add_input(self, role: str, kind: str) -> list[str]:
+        """The fields of one role; returns their names."""
+        title, hint = ROLES[role]
+        name = INPUT + role
+        if kind in rules.ROW_KINDS:
+            return self._add_rows(name, kind, title, hint)
+        choices = self._choices(kind)
+        usual = self._usual(role, choices) if role in self.told.needs[0] else ""
+        needed = all(role in names for names in self.told.needs)
+        self.fields[name] = forms.ChoiceField(
+            label=title, help_text=hint, required=False, initial=usual,
+            choices=choices if needed and choices else [("", "–"), *choices],
+        )  # fmt: skip
+        return [name]
+
+    def _choices(self, kind: str) -> list[tuple[Any, str]]:
+        if kind in rules.VERSION_KINDS:
+            rows = seen_by(self.project).filter(kind__in=rules.VERSION_KINDS[kind]).order_by("-id")
+            return [(one.name, f"{one.name} · {one.get_kind_display()}") for one in rows]
+        if kind in rules.SNAPSHOT_KINDS:
+            return [
+                (one.pk, snapshot_words(one)) for one in queries.snapshots_of(self.project, kind)
+            ]
+        if kind == "text":
+            return [(name, name) for name in _names(queries.corpora_of(self.project))]
+        runs = queries.reports_of(self.project)
+        return [(run.pk, gettext("Run %(n)d") % {"n": run.pk}) for run in runs]
+
+    def _usual(self, role: str, choices: list[tuple[Any, str]]) -> Any:
+        """What most runs would read: the live policy; else the newest that fits."""
+        live = live_version(self.project)
+        names = [value for value, _label in choices]
+        if role in ("policy", "base", "reference") and live is not None and live.name in names:
+            return live.name
+        return names[0] if names else ""
+
+    def _add_rows(self, name: str, kind: str, title: Any, hint: Any) -> list[str]:
+        """A choice among prompts or answers, and how many of them."""
+        which: list[tuple[str, Any]] = [("", "–"), ("all", _("all"))]
+        if kind == "prompts":
+            which[1:] = [
+                ("free", _("those that are not held out")),
+                ("held_out", _("those that are held out")),
+                ("all", _("all")),
+            ]
+        else:
+            wrote = ModelVersion.objects.filter(answers__answer_set__prompt__project=self.project)
+            which += [(one.name, one.name) for one in wrote.distinct().order_by("-id")]
+        wanted = name.removeprefix(INPUT) in self.told.needs[0]
+        self.fields[name] = forms.ChoiceField(
+            label=title, help_text=hint, choices=which, required=False,
+            initial=which[1][0] if wanted else "",
+        )  # fmt: skip
+        names = [name]
+        if kind == "prompts":
+            self.fields[f"{name}_language"] = forms.ChoiceField(
+                label=_("Language"), required=False,
+                choices=[("", _("any")), *((code, code) for code in languages_of(self.project))],
+            )  # fmt: skip
+            names.append(f"{name}_language")
+        self.fields[f"{name}_number"] = forms.IntegerField(
+            label=_("How many"), min_value=1, required=False,
+            help_text=_("Drawn with the seed; left open, all of them."),
+        )  # fmt: skip
+        self.fields[f"{name}_ids"] = Numbers(
+            label=_("Or their numbers"), required=False, help_text=_("Such as 12, 15, 16.")
+        )
+        return [*names, f"{name}_number", f"{name}_ids"]
+
+    def inputs(self) -> dict[str, Any]:
+        """What was chosen, as `runs.inputs.find_inputs` takes it."""
+        asked: dict[str, Any] = {}
+        for role, kind in self.told.kinds.items():
+            said = self._said(INPUT + role, kind)
+            if said is not None:
+                asked[role] = said
+        return asked
+
+    def _said(self, name: str, kind: str) -> Any:
+        value = self.cleaned_data.get(name)
+        if kind not in rules.ROW_KINDS:
+            if not value:
+                return None
+            return int(value) if kind in rules.SNAPSHOT_KINDS or kind == "report" else value
+        if numbers := self.cleaned_data.get(f"{name}_ids"):
+            return numbers
+        if not value:
+            return None
+        choice: dict[str, Any] = {}
+        if value in ("free", "held_out"):
+            choice["held_out"] = value == "held_out"
+        elif value != "all":
+            choice["version"] = value
+        if language := self.cleaned_data.get(f"{name}_language"):
+            choice["language"] = language
+        if number := self.cleaned_data.get(f"{name}_number"):
+            choice["number"] = number
+        return choice
+
+    # --- its settings
+
+    def config(self) -> dict[str, Any]:
+        """The settings that differ from the defaults."""
+        values = {knob: self.cleaned_data.get(SETTING + knob.name) for knob in self.told.knobs}
+        return {
+            knob.name: value
+            for knob, value in values.items()
+            if value not in (None, "") and value != knob.default
+        }
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the trainer about each setting by itself, then about all of them together."""
+        data: dict[str, Any] = super().clean() or {}
+        for name, value in self.config().items():
+            self._ask_trainer({name: value}, alone=True)
+        if not self.errors:
+            self._ask_trainer(self.config(), alone=False)
+        return data
+
+    def _ask_trainer(self, config: dict[str, Any], *, alone: bool) -> None:
+        try:
+            check_config(self.stage, config)
+        except Refused as refusal:
+            name = setting_named(refusal.message)
+            # A setting that only does not go with the default of another is judged with the rest.
+            if not alone or name in config:
+                self.refuse(refusal)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Put a refusal beside the field that it is about, else above the form."""
+        role = refusal.details.get("role")
+        field = f"{INPUT}{role}" if role else f"{SETTING}{setting_named(refusal.message)}"
+        said = refusal.message.removeprefix("spec.json: ")
+        if field not in self.fields:
+            self.add_error(None, said)
+        elif said not in self.errors.get(field, ()):
+            self.add_error(field, said)
+
+    # --- how it is laid out
+
+    def read(self) -> list[list[forms.BoundField]]:
+        """The inputs: for each role its fields, the one that names it first."""
+        return [[self[name] for name in names] for names in self.groups_of_role.values()]
+
+    def first(self) -> list[forms.BoundField]:
+        """The settings that most decide what comes out."""
+        return [self[SETTING + name] for name in FIRST[self.stage]]
+
+    def more(self) -> list[forms.BoundField]:
+        """The other settings."""
+        names = [knob.name for knob in self.told.knobs if knob.name not in FIRST[self.stage]]
+        return [self[SETTING + name] for name in names]
+
+    def more_is_wrong(self) -> bool:
+        """Whether an error hides behind “more settings”, which then must stand open."""
+        return any(field.errors for field in self.more())
+
+
+def setting_named(sentence: str) -> str:
+    """The setting that a sentence of the trainer is about; "" for none."""
+    found = re.search(r"\bconfig\.(\w+)", sentence)
+    return found[1] if found else ""
+
+
+def snapshot_words(snapshot: Any) -> str:
+    """A snapshot in a list."""
+    day = formats.date_format(snapshot.created, "Y-m-d H:i")
+    kind = snapshot.get_kind_display()
+    return f"{snapshot.pk} · {snapshot.count} · {kind} · {day}"
+
+
+def _names(rows: QuerySet[Any]) -> list[str]:
+    return list(dict.fromkeys(rows.values_list("name", flat=True)))
+
+
+class Lenient(forms.Field):
+    """A number that the trainer is to judge: what is none goes to it as it was typed."""
+
+    def __init__(self, knob: Knob, **options: Any) -> None:
+        self.knob = knob
+        step = "1" if knob.kind == "int" else "any"
+        bounds = {"min": knob.low, "max": knob.high}
+        attributes = {"step": step, **{k: v for k, v in bounds.items() if v is not None}}
+        super().__init__(widget=forms.NumberInput(attrs=attributes), **options)
+
+    def to_python(self, value: Any) -> Any:
+        """A number of the setting's kind where it is one; an empty field is the default."""
+        text = str(value if value is not None else "").strip()
+        if not text:
+            return None
+        try:
+            return int(text) if self.knob.kind == "int" else float(text)
+        except ValueError:
+            return text
+
+
+def _setting(knob: Knob) -> forms.Field:
+    """The field of one setting, under its own name: that is what specs and documents call it."""
+    told: dict[str, Any] = {
+        "label": knob.name, "help_text": gettext(knob.about), "initial": knob.default,
+        "required": False,
+    }  # fmt: skip
+    if knob.kind == "bool":
+        return forms.BooleanField(**told)
+    if knob.choices:
+        return forms.ChoiceField(choices=[(one, one) for one in knob.choices], **told)
+    if knob.kind == "str":
+        return forms.CharField(**told)
+    return Lenient(knob, **told)
+
+
+def again(run: Run) -> dict[str, Any]:
+    """The first values of a form that does the same once more."""
+    values: dict[str, Any] = {SETTING + name: value for name, value in run.config.items()}
+    for role, kind in facts(run.stage).kinds.items():
+        if kind not in rules.ROW_KINDS:
+            values[INPUT + role] = ""
+        values[f"{INPUT}{role}_ids"] = ", ".join(map(str, run.data.get(role, [])))
+    for link in queries.inputs_of(run):
+        thing = link.thing
+        values[INPUT + link.role] = getattr(thing, "name", thing.pk)
+    return values | {"seed": run.seed}
+
+
+# --- what runs learn from
+
+
+class PairsForm(LinesForm):
+    """Pairs to fine-tune on as JSON lines, pasted or as a file."""
+
+    nothing = _("Nothing to bring: paste pairs or choose a file.")
+
+    text = forms.CharField(
+        label=_("Pairs"),
+        help_text=_("JSON, one a line, such as {“prompt”: “…”, “answer”: “…”}."),
+        widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false"}),
+        required=False,
+    )
+    file = forms.FileField(label=_("Or a file (.jsonl)"), required=False)
+
+
+class ManyFiles(forms.ClearableFileInput):
+    """Several files at once."""
+
+    allow_multiple_selected = True
+
+
+class FilesField(forms.FileField):
+    """One or more files."""
+
+    def clean(self, data: Any, initial: Any = None) -> Any:
+        """All of them, each checked as one."""
+        some = data if isinstance(data, list | tuple) else [data]
+        return [super(FilesField, self).clean(one, initial) for one in some]
+
+
+class CorpusForm(forms.Form):
+    """Text to pretrain on."""
+
+    name = forms.CharField(label=_("Name"), max_length=80)
+    texts = FilesField(
+        label=_("Files"),
+        help_text=_("Plain text, packed or not, or JSON lines with a “text” each; UTF-8."),
+        widget=ManyFiles(attrs={"accept": ",".join(TEXT_ENDINGS)}),
+    )
+
+
+def filters(asked: Mapping[str, str]) -> dict[str, str]:
+    """The stage and state that a list of runs is narrowed to; what is unknown is left out."""
+    known = {"stage": Run.Stage.values, "state": Run.State.values}
+    return {name: asked[name] for name in known if asked.get(name) in known[name]}

@@ -1,0 +1,259 @@
+"""Starting a stage by its form, and bringing what it learns from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+from django.utils import translation
+
+from labelhub.accounts.models import User
+from labelhub.dashboard.forms_runs import INPUT, ROLES, SETTING, RunForm
+from labelhub.projects.models import Project
+from labelhub.runs.folder import run_folder
+from labelhub.runs.models import Corpus, Run, Snapshot
+from labelhub.runs.stages import facts
+from tests import factories
+from trainer.config import CONFIGS
+
+pytestmark = pytest.mark.django_db
+Clients = dict[str, Client]
+
+
+@pytest.fixture
+def stocked(project: Project, ann: User) -> Project:
+    """A project that has something in every role."""
+    factories.make_version("tiny-base")
+    for kind in ("policy", "reward", "encoder"):
+        factories.make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
+    factories.make_ranking(factories.make_answer_set(project), ann)
+    factories.make_prompt(project, held_out=True)
+    Corpus.objects.create(project=project, name="tales", files=1, size=1, folder="f", sha256="0")
+    return project
+
+
+def address(stage: str) -> str:
+    return reverse("dashboard:new-run", args=["everyday", stage])
+
+
+def as_sent(project: Project, stage: str, **changes: Any) -> dict[str, Any]:
+    """What a browser sends when nothing but `changes` was touched."""
+    form = RunForm(project, stage)
+    sent: dict[str, Any] = {}
+    for name in form.fields:
+        value = form[name].initial
+        if value is not None and value is not False and value != "":
+            sent[name] = "on" if value is True else value
+    sent |= changes
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def freeze(client: Client, kind: str) -> Snapshot:
+    client.post(reverse("dashboard:take-snapshot", args=["everyday", kind]))
+    return Snapshot.objects.latest("pk")
+
+
+# --- the form is the trainer's own settings
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_every_setting_and_input_has_its_field(stocked: Project, stage: str) -> None:
+    form = RunForm(stocked, stage)
+    knobs = {SETTING + knob.name for knob in facts(stage).knobs}
+    roles = {INPUT + role for role in facts(stage).kinds}
+    assert knobs | roles | {"seed"} <= set(form.fields)
+    assert {field.name for field in (*form.first(), *form.more())} == knobs
+    assert set(facts(stage).kinds) <= set(ROLES)
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_the_form_as_it_comes_asks_for_the_defaults(
+    stocked: Project, clients: Clients, stage: str
+) -> None:
+    for kind in ("rankings", "best"):
+        freeze(clients["ada"], kind)
+    page = clients["ada"].get(address(stage))
+    assert page.status_code == 200
+    response = clients["ada"].post(address(stage), as_sent(stocked, stage))
+    run = Run.objects.first()
+    assert run is not None, response.context["form"].errors
+    assert response["Location"] == reverse("dashboard:run", args=["everyday", run.pk])
+    assert (run.stage, run.config, run.seed) == (stage, {}, 0)
+
+
+def test_help_is_in_the_readers_language(stocked: Project) -> None:
+    with translation.override("zh-hans"):
+        hint = RunForm(stocked, "sft")[SETTING + "method"].help_text
+    assert hint.startswith("lora：")
+
+
+# --- what is sent
+
+
+def test_what_was_changed_is_asked_for_and_nothing_else(stocked: Project, clients: Clients) -> None:
+    changes = {
+        "set_steps": "3", "set_kl_coef": "0.1", "set_lora": None, "seed": "7",
+        "input_prompts": "free", "input_prompts_number": "1",
+    }  # fmt: skip
+    sent = as_sent(stocked, "ppo", **changes)
+    clients["ada"].post(address("ppo"), sent)
+    run = Run.objects.get()
+    assert run.config == {"steps": 3, "kl_coef": 0.1, "lora": False}
+    assert (run.seed, len(run.data["prompts"])) == (7, 1)
+    assert {link.role: str(link.thing) for link in run.inputs.all()} == {
+        "policy": "everyday/policy-v1",
+        "reward": "everyday/reward-v1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "words"),
+    [
+        ("ppo", "set_steps", "0", "give 1 or more"),
+        ("ppo", "set_steps", "two", "give a whole number"),
+        ("ppo", "set_steps", "1.5", "give a whole number"),
+        ("ppo", "set_lr", "nan", "give a number"),
+        ("ppo", "set_kl_control", "magic", "magic"),
+        ("ppo", "set_episodes_per_step", "7", "multiple of config.answers_per_prompt"),
+        ("ppo", "input_policy", "nobody", "nobody"),
+        ("ppo", "input_prompts", "held_out", "held out"),
+        ("ppo", "input_prompts_ids", "1, two", "whole numbers"),
+        ("ppo", "input_prompts_ids", "999999", "not in this project"),
+        ("ppo", "seed", "-1", "0"),
+    ],
+)
+def test_a_wrong_value_comes_back_beside_its_field_and_nothing_is_lost(
+    stocked: Project, clients: Clients, stage: str, field: str, value: str, words: str
+) -> None:
+    sent = as_sent(stocked, stage, set_temperature="0.5", **{field: value})
+    if field == "input_prompts_ids":
+        sent["input_prompts"] = ""
+    response = clients["ada"].post(address(stage), sent)
+    assert response.status_code == 400
+    form = response.context["form"]
+    named = "input_prompts" if value == "999999" else field
+    assert words in " ".join(form.errors[named])
+    assert "spec.json" not in " ".join(form.errors[named])
+    assert form["set_temperature"].value() == "0.5"
+    assert form[field].value() == value
+    assert not Run.objects.exists()
+
+
+def test_a_mistake_behind_more_settings_opens_them(stocked: Project, clients: Clients) -> None:
+    page = clients["ada"].post(address("ppo"), as_sent(stocked, "ppo", set_gamma="2"))
+    assert b'<details id="more-settings" open>' in page.content
+
+
+def test_what_is_missing_is_said(project: Project, clients: Clients) -> None:
+    response = clients["ada"].post(address("sft"), {"seed": "0"})
+    assert response.status_code == 400
+    assert "base, pairs" in response.content.decode()
+
+
+def test_no_such_stage_no_such_page(stocked: Project, clients: Clients) -> None:
+    assert clients["ada"].get(address("dream")).status_code == 404
+
+
+# --- again
+
+
+def test_the_same_again_begins_with_what_the_run_had(stocked: Project, clients: Clients) -> None:
+    prompt = stocked.prompts.filter(held_out=False).first()
+    assert prompt is not None
+    changes = {
+        "set_steps": "3", "set_lora": None, "seed": "7", "input_policy": "tiny-base",
+        "input_prompts": "", "input_prompts_ids": str(prompt.pk),
+    }  # fmt: skip
+    clients["ada"].post(address("ppo"), as_sent(stocked, "ppo", **changes))
+    first = Run.objects.get()
+    form = clients["ada"].get(address("ppo"), {"from": first.pk}).context["form"]
+    again = {
+        name: "on" if form[name].value() is True else form[name].value()
+        for name in form.fields
+        if form[name].value() is not False and form[name].value() not in (None, "")
+    }
+    clients["ada"].post(address("ppo"), again)
+    second = Run.objects.latest("pk")
+    assert second.pk != first.pk
+    assert (second.config, second.seed, second.data) == (first.config, 7, first.data)
+    assert set(second.inputs.values_list("role", "version")) == set(
+        first.inputs.values_list("role", "version")
+    )
+
+
+# --- what runs learn from
+
+
+def test_rankings_and_best_answers_are_frozen_by_a_button(
+    stocked: Project, clients: Clients
+) -> None:
+    assert freeze(clients["ada"], "rankings").holds == "rankings"
+    assert freeze(clients["ada"], "best").holds == "pairs"
+    page = clients["ada"].get(reverse("dashboard:data", args=["everyday"]))
+    assert "best answers of the rankings" in page.content.decode()
+    ideal = clients["ada"].post(
+        reverse("dashboard:take-snapshot", args=["everyday", "ideal"]), follow=True
+    )
+    assert "Nobody wrote an ideal answer yet." in ideal.content.decode()
+    assert Snapshot.objects.count() == 2
+
+
+def test_pairs_are_brought_and_a_wrong_line_is_named(project: Project, clients: Clients) -> None:
+    where = reverse("dashboard:bring-pairs", args=["everyday"])
+    pair = json.dumps({"prompt": "Why?", "answer": "Because."})
+    assert clients["ada"].post(where, {"text": pair}).status_code == 302
+    assert Snapshot.objects.get().kind == "file"
+    wrong = clients["ada"].post(where, {"text": f"{pair}\n{{}}"})
+    assert wrong.status_code == 400
+    assert "Line 2:" in wrong.content.decode()
+
+
+def test_files_of_text_are_brought_under_one_name(
+    project: Project, clients: Clients, var: Path
+) -> None:
+    where = reverse("dashboard:bring-text", args=["everyday"])
+    files = [SimpleUploadedFile(f"{n}.txt", b"Once upon a time.") for n in range(2)]
+    response = clients["ada"].post(where, {"name": "tales", "texts": files})
+    assert response.status_code == 302
+    assert (Corpus.objects.get().files, Corpus.objects.get().size) == (2, 34)
+    for sent in ({"name": "more"}, {"name": "tales", "texts": files[:1]}):
+        assert clients["ada"].post(where, sent).status_code == 400
+
+
+# --- lists and files
+
+
+def test_the_list_of_runs_is_narrowed(project: Project, clients: Clients) -> None:
+    for stage, state in (("sft", "failed"), ("sft", "finished"), ("ppo", "failed")):
+        Run.objects.create(project=project, stage=stage, state=state, step=3, total=9)
+
+    def shown(**query: str) -> list[str]:
+        page = clients["ada"].get(reverse("dashboard:runs", args=["everyday"]), query)
+        return [run.stage for run in page.context["page"]]
+
+    assert shown() == ["ppo", "sft", "sft"]
+    assert shown(stage="sft") == ["sft", "sft"]
+    assert shown(stage="sft", state="failed") == ["sft"]
+    assert shown(stage="sft", state="queued") == []
+    assert shown(stage="nonsense") == ["ppo", "sft", "sft"]
+
+
+def test_of_a_runs_folder_only_what_may_be_kept_is_given(
+    project: Project, clients: Clients, var: Path
+) -> None:
+    run = Run.objects.create(project=project, stage="bestofn", state="finished")
+    out = run_folder(run.pk) / "out"
+    out.mkdir(parents=True)
+    (out / "pairs.jsonl").write_text('{"prompt": [], "answer": "a"}\n')
+    (out / "model.safetensors").write_text("weights")
+    where = reverse("dashboard:run-file", args=["everyday", run.pk, "pairs.jsonl"])
+    response = clients["ada"].get(where)
+    assert b"".join(response) == b'{"prompt": [], "answer": "a"}\n'
+    assert where in clients["ada"].get(f"/dashboard/everyday/runs/{run.pk}/").content.decode()
+    for name in ("model.safetensors", "spec.json", "..%2Fspec.json"):
+        assert clients["ada"].get(where.replace("pairs.jsonl", name)).status_code == 404
