@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer import modeling, rewards
+from trainer import distributed, modeling, rewards
 from trainer.config import PPOConfig
 from trainer.episodes import Actors, MicroBatch, Rollout, Scorer
 
@@ -54,6 +54,7 @@ class Critic:
         for micro in rollout.parts:
             found = self.values(rollout, micro)
             values[micro.episodes, : found.shape[1]] = found
+        distributed.total(values)
         return values
 
 

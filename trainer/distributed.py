@@ -102,17 +102,27 @@ def anyone(wish: bool) -> bool:
     return bool(sums([float(wish)])[0])
 
 
-def agree_to_stop(context: RunContext) -> None:
-    """Between two steps: from here on all processes know whether one was asked to stop."""
-    if isinstance(context.stop, ranks.AgreedStop):
-        context.stop.agree(anyone)
+def agree_to_stop(context: RunContext) -> bool:
+    """Between two steps: from here on all processes know whether one was asked to stop.
+
+    True where several of them are to stop now; one alone looks whenever it likes.
+    """
+    if not isinstance(context.stop, ranks.AgreedStop):
+        return False
+    context.stop.agree(anyone)
+    return context.stop.is_set()
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sum each gradient over the processes; one that had nothing to learn from adds 0."""
+    """Sum each gradient over the processes; one that had nothing to learn from adds 0.
+
+    A weight that got no gradient in any of them stays without: an optimiser passes it over.
+    """
     if ranks.world() == 1:
         return
     learned = list(parameters)
+    there = sums([float(parameter.grad is not None) for parameter in learned])
+    learned = [parameter for parameter, count in zip(learned, there, strict=True) if count]
     for parameter in learned:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

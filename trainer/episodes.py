@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import modeling, rewards, scoring
+from trainer import distributed, modeling, ranks, rewards, scoring
 from trainer.config import PPOConfig
 from trainer.engines import Engine
 from trainer.rollout import answer_seed
@@ -106,7 +106,7 @@ class Rollout(NamedTuple):
     """One step's answers and all that is known about them. E episodes, w tokens in the longest."""
 
     answers: list[Sampled]
-    minibatches: list[list[MicroBatch]]
+    minibatches: list[list[MicroBatch]]  # of this process alone; all else is everybody's
     mask: Tensor  # (E, w) True on answer tokens
     old: Tensor  # (E, w) log-probability under the policy that wrote them
     reference: Tensor  # (E, w) log-probability under the reference
@@ -148,16 +148,20 @@ def roll_out(
     ]
     fixed = list(range(min(config.samples, len(ids))))
     seeds += [[answer_seed(seed, "sample", index)] for index in fixed]
+    tokens = [ids[index] for index in chosen + fixed]
+    slots = distributed.own(range(len(tokens)))
     actors.writer.sync()
-    answers = actors.writer.write(
-        [ids[index] for index in chosen + fixed], seeds, lambda done: pause()
+    written = actors.writer.write(
+        [tokens[slot] for slot in slots], [seeds[slot] for slot in slots], lambda done: pause()
     )
+    answers = everybodys(written, slots)
     # 2. micro-batches, with what the lower layers make of them
     watch.start("lower")
     count = len(chosen) * many
-    pack = Packer(actors, [ids[index] for index in chosen + fixed], answers, config, pause)
+    pack = Packer(actors, tokens, answers, config, pause)
     minibatches = make_minibatches(pack, count, config, seed, step)
-    shown = pack.micro_batches(pack.rows(range(count, len(answers)), together=False))
+    samples = range(count, len(answers)) if ranks.is_main() else ()
+    shown = pack.micro_batches(pack.rows(samples, together=False))
 
     # 3. scores, and the states that a critic on the reward model reads
     watch.start("score")
@@ -194,6 +198,7 @@ def roll_out(
             if config.critic == "policy":
                 keep_states(features, place, batch, own)
         pause()
+    distributed.total(old, reference, entropy, features)
     return Rollout(
         answers=answers,
         minibatches=minibatches,
@@ -207,6 +212,17 @@ def roll_out(
         members=None if verdict.members is None else verdict.members[:count],
         second=second,
     )
+
+
+def everybodys(written: Sequence[Sampled], slots: Sequence[int]) -> list[Sampled]:
+    """The answers that all processes wrote, in the order of their prompts.
+
+    `slots` says which prompts were this process's own.
+    """
+    sets: list[list[Sampled]] = [[] for _ in slots]
+    for one in written:
+        sets[one.prompt].append(one._replace(prompt=slots[one.prompt]))
+    return [one for some in distributed.gather(sets) for one in some]
 
 
 def room_for_states(actors: Actors, critic: str, mask: Tensor) -> Tensor:
@@ -284,6 +300,7 @@ def judge(
                 raw = scorer.head(ends.to(scorer.head.weight.dtype))[:, 0].float()
                 cast(Tensor, members)[place, number] = scale.apply(raw)
                 pause()
+    distributed.total(score, *([] if members is None else [members]))
     return Verdict(score, members)
 
 
@@ -356,11 +373,15 @@ def by_length(rows: Sequence[Row], budget: int) -> list[list[Row]]:
 def make_minibatches(
     pack: Packer, count: int, config: PPOConfig, seed: int, step: int
 ) -> list[list[MicroBatch]]:
-    """Cut a step's answers at random into minibatches, and those by length into micro-batches."""
+    """Cut a step's answers at random into minibatches, and those by length into micro-batches.
+
+    Of several processes each has its share of every minibatch.
+    """
     rows = pack.rows(range(count), together=pack.actors.packs)
     generator = torch.Generator().manual_seed(answer_seed(seed, "minibatches", step))
     order = torch.randperm(len(rows), generator=generator).tolist()
-    return [
-        pack.micro_batches([rows[row] for row in order[part :: config.minibatches]])
+    shares = [
+        distributed.own(order[part :: config.minibatches])
         for part in range(min(config.minibatches, len(rows)))
     ]
+    return [pack.micro_batches([rows[row] for row in share]) for share in shares]

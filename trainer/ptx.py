@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from trainer import modeling
+from trainer import distributed, modeling
 from trainer.data import Pair, length_buckets
 from trainer.rollout import answer_seed
 
@@ -48,6 +48,7 @@ class Ptx:
         """Add the gradient of coef × loss of a step's pairs; returns the loss, nats a token."""
         rows = self.chosen(index)
         tokens = sum(len(answers[0]) for _, answers in rows)
+        rows = distributed.own(rows)
         total = 0.0
         sizes = [len(prompt) + len(answers[0]) for prompt, answers in rows]
         for bucket in length_buckets(sizes, self.token_budget):
@@ -58,7 +59,7 @@ class Ptx:
             (self.coef * loss).backward()
             total += float(loss.detach())
             pause()
-        return total
+        return distributed.sums([total])[0]
 
 
 def rows_of(tokenizer: Any, pairs: Sequence[Pair], window: int) -> list[Row]:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = ROOT / "trainer" / "accelerate_configs"
 #: figures of a metric event that are the time, or nothing but rounding
 OTHER = {"t", "sampler_gap"}
-STAGES = ("reward", "pretrain", "sft", "dpo", "rloo", "bestofn")
+STAGES = ("reward", "pretrain", "sft", "dpo", "rloo", "bestofn", "ppo", "ppo full")
 
 
 def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -45,6 +45,8 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
     prompts = write_prompts(folder / "prompts.jsonl", 8)
     text = folder / "text.txt"
     text.write_text("\n\n".join(" ".join([*texts[n : n + 6], str(n)]) for n in range(24)))
+    others = [{"id": "h", "prompt": [{"role": "user", "content": "see the red sun and sea"}]}]
+    heldout = write_lines(folder / "heldout.jsonl", others)
     judged = {"policy": policy, "reward": reward, "prompts": prompts}
     common = {"heldout_fraction": 0.0, "dtype": "float32"}
     short = common | {"max_new_tokens": 4, "samples": 0}
@@ -71,6 +73,20 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
             "prefer",
             judged,
             short | {"method": "rloo", "batch_size": 8, "answers": 2, "steps": 2, "kl_coef": 0.1},
+        ),
+        # three prompts a step on two processes, then one process with no answer of a minibatch
+        "ppo": (
+            "ppo",
+            judged,
+            {"steps": 2, "episodes_per_step": 6, "answers_per_prompt": 2, "minibatches": 2}
+            | {"max_new_tokens": 4, "dtype": "float32", "samples": 2, "batch_size": 6},
+        ),
+        "ppo full": (
+            "ppo",
+            judged | {"pairs": pairs_file, "heldout": heldout},
+            {"steps": 2, "episodes_per_step": 4, "answers_per_prompt": 1, "minibatches": 4}
+            | {"max_new_tokens": 4, "dtype": "float32", "lora": False, "critic": "policy"}
+            | {"ptx_coef": 0.5, "ptx_batch": 3, "lr": 1e-3, "critic_warmup": 1},
         ),
         "bestofn": ("bestofn", judged, short | {"batch_size": 2, "answers": 3, "write_batch": 6}),
     }

@@ -13,7 +13,7 @@ Choices
 - Tokens, not micro-batches, weigh equally: sums are divided by the tokens of the whole minibatch.
 - Held-out prompts are answered with the same random numbers at every look, so that looks differ by
   the policy alone.
-Non-goals: several devices, entropy bonus.
+Non-goals: entropy bonus.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoints, modeling, rewards, scoring
+from trainer import checkpoints, distributed, modeling, rewards, scoring
 from trainer.alarms import alarms, over_budget
 from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
@@ -58,6 +58,10 @@ class Learner:
     kept: dict[str, Tensor]  # weights at the last boundary whose KL was within the budget
     history: list[dict[str, Any]] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
+
+    def learned(self) -> list[nn.Parameter]:
+        """Everything that the optimiser moves."""
+        return [*self.weights.values(), *self.critic.parameters().values()]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint needs, copied where learning would change it."""
@@ -122,6 +126,8 @@ def run(context: RunContext) -> dict[str, Any]:
     stopped_early = ""
     while step < config.steps:
         boundary = _Boundary(context, learner, step)
+        if distributed.agree_to_stop(context):
+            boundary.leave_if_asked()
         watch = Stopwatch()
         context.progress(step_share(step, config, 0.0))
         rollout = roll_out(
@@ -432,7 +438,8 @@ def update(
         generator.manual_seed(answer_seed(context.spec.seed, "order", step, epoch))
         for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist():
             minibatch = rollout.minibatches[number]
-            tokens = sum(int(micro.batch.mask.sum()) for micro in minibatch)
+            own = sum(int(micro.batch.mask.sum()) for micro in minibatch)
+            tokens = int(distributed.sums([own])[0])
             learner.optimizer.zero_grad(set_to_none=True)
             here = _Sums()
             for micro in minibatch:
@@ -445,6 +452,8 @@ def update(
             if ptx is not None and not warming:
                 index = step * count + done
                 here.ptx.append(ptx.backward(actors.policy, index, boundary.leave_if_asked))
+            here.share()
+            distributed.sum_gradients(learner.learned())
             refuse_nan(here, step)
             if not done:
                 first_ratio = here.mean("ratio")
@@ -540,6 +549,12 @@ class _Sums:
         for name, number in other.sums.items():
             self.sums[name] += number
         self.ptx += other.ptx
+
+    def share(self) -> None:
+        """Take the other processes' sums of the same minibatch to those of this one."""
+        found = distributed.sums([self.tokens, *self.sums.values()])
+        self.tokens = int(found[0])
+        self.sums = dict(zip(self.sums, found[1:], strict=True))
 
     def mean(self, name: str) -> float:
         """Per token."""
