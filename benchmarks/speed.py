@@ -120,11 +120,15 @@ COMPARISONS = (
         "start",
         {
             side: ("_speed_start.py", "--side", side)
-            for side in ("generate", "reward", "ppo", "trl")
+            for side in ("generate", "reward", "ppo", "import-trainer", "import-trl")
         },
         tuple(
-            Target(f"start of {stage} (process to first step), import trl alone",
-                   stage, "trl", "seconds", 1, 0.5)
+            Target(f"start of {stage} (process to first step), {against}", stage, side,
+                   "seconds", 1, 0.5)
+            for side, against in (
+                ("import-trainer", "from trl import RewardTrainer"),
+                ("import-trl", "import trl alone (which loads nothing)"),
+            )
             for stage in ("generate", "reward", "ppo")
         ),
     ),
