@@ -70,6 +70,8 @@ WORDS: Final = (
     _("drop tokens less than this many times as likely as the likeliest; 0 keeps all"),
     _("what the scores of tokens that stand in the text already are divided by (negative ones: multiplied); 1 changes nothing"),
     _("answers written side by side"),
+    _("who writes answers: hf, the trainer's own loop, everywhere; vllm where it is installed"),
+    _("share of the GPU's memory that the engine vllm may take"),
     _("times that each ranking is seen"),
     _("peak learning rate"),
     _("rankings in one optimiser step"),
