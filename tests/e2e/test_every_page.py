@@ -62,6 +62,9 @@ def ids(project: Project, ann: User, ben: User, ada: User) -> dict[str, Any]:
     turn = world.make_round(project)
     run = world.make_run(turn, "ppo", config={"kl_budget": 12.0}, step=2, total=14)
     world.tell(run, "metric", 1, reward=0.1, reward_std=1.0, kl=1.0)
+    world.make_run(turn, "evaluate", "finished")
+    comparison = world.compare_blind(turn, [(0.1, 0.7)] * 3)
+    world.say(comparison, ben, [1, 0, -1])
     in_hand = factories.make_answer_set(project, answers=[ANSWER, "No.", "Perhaps.", "Yes."])
     slot = factories.hold(factories.make_slot(in_hand), ann)
     known = factories.make_answer_set(project, purpose=AnswerSet.Purpose.GOLD)
@@ -94,6 +97,7 @@ def ids(project: Project, ann: User, ben: User, ada: User) -> dict[str, Any]:
         "membership_id": Membership.objects.get(project=project, user=ben).pk,
         "username": "ben", "user_id": ann.pk, "action": "stop", "pk": 1,
         "answer_set_id": ranking.answer_set_id, "kind": "flag", "row_id": flag.pk,
+        "comparison_id": comparison.pk,
     }  # fmt: skip
 
 
