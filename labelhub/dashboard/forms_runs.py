@@ -48,6 +48,8 @@ ROLES: dict[str, tuple[Any, Any]] = {
     "heldout": (_("Held-out data"), _("Left open, a share of the data is held out.")),
     "history": (_("Figures of a PPO run"), _("To set its score against the best of n.")),
 }
+# Where the held-out data are prompts, nothing is held out of the others.
+WATCHED = (_("Watched prompts"), _("On held-out ones it shows whether the gain is real."))
 INPUT, SETTING = "input_", "set_"
 
 
@@ -84,7 +86,7 @@ class RunForm(forms.Form):
 
     def _add_input(self, role: str, kind: str) -> list[str]:
         """The fields of one role; returns their names."""
-        title, hint = ROLES[role]
+        title, hint = WATCHED if (role, kind) == ("heldout", "prompts") else ROLES[role]
         name = INPUT + role
         if kind in rules.ROW_KINDS:
             return self._add_rows(name, kind, title, hint)

@@ -140,6 +140,7 @@ def _data_page(
         "project": project,
         "tab": "data",
         "snapshots": queries.snapshots_of(project).select_related("created_by")[:100],
+        "at_hand": gathering.texts_at_hand(),
         "corpora": queries.corpora_of(project).select_related("created_by"),
         "pairs_form": pairs or PairsForm(),
         "corpus_form": corpus or CorpusForm(),
@@ -198,6 +199,22 @@ def bring_pairs(request: PersonRequest, slug: str) -> HttpResponse:
             _say_taken(request, snapshot)
             return redirect("dashboard:data", slug)
     return _data_page(request, project, pairs=form, status=400)
+
+
+@login_required
+@require_POST
+def bring_named(request: PersonRequest, slug: str, name: str) -> HttpResponse:
+    """Copy a text that lies on this machine under a name of its own."""
+    find(request, slug)
+    try:
+        corpus = gathering.bring_named(name, by=request.user)
+    except Refused as refusal:
+        if refusal.status == 404:
+            raise Http404(refusal.message) from None
+        messages.error(request, refusal.message)
+    else:
+        messages.success(request, _("%(name)s is there.") % {"name": corpus.name})
+    return redirect("dashboard:data", slug)
 
 
 @login_required

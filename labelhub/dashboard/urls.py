@@ -54,6 +54,7 @@ urlpatterns = [
     path(_PROJECT + "data/take/<slug:kind>/", starting.take, name="take-snapshot"),
     path(_PROJECT + "data/pairs/", starting.bring_pairs, name="bring-pairs"),
     path(_PROJECT + "data/text/", starting.bring_text, name="bring-text"),
+    path(_PROJECT + "data/text/<str:name>/", starting.bring_named, name="bring-named"),
     # people
     path(_PROJECT + "people/", people.people, name="people"),
     path(_PROJECT + "people/add/", people.seat_member, name="add-member"),

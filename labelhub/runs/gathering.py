@@ -40,7 +40,7 @@ from labelhub.runs.models import Corpus, Snapshot, SnapshotFile, SnapshotItem
 from labelhub.runs.queries import snapshot_lines
 
 # Names of files that hold text, as the trainer knows them.
-TEXT_ENDINGS: Final = (".txt", ".txt.gz", ".jsonl")
+TEXT_ENDINGS: Final = (".txt", ".txt.gz", ".jsonl", ".json")
 # Text of one corpus, unpacked. Pretraining here reads it whole.
 MOST_TEXT = 512 * 1024 * 1024
 MOST_FILES = 200
@@ -169,6 +169,24 @@ def add_corpus(
     return corpus
 
 
+def texts_at_hand() -> list[str]:
+    """The texts that have a name and lie on this machine, but were not brought yet."""
+    brought = Corpus.objects.filter(project=None).values_list("name", flat=True)
+    return [name for name in launcher.named_texts() if name not in set(brought)]
+
+
+def bring_named(name: str, by: User | None) -> Corpus:
+    """Copy one of them, for every project."""
+    folder = launcher.named_texts().get(name)
+    if folder is None:
+        raise Refused(
+            _("There is no text “%(name)s” on this machine: set LABELHUB_DATA to where it lies.")
+            % {"name": name},
+            status=404,
+        )
+    return add_corpus(project=None, name=name, files=text_files_of(folder), by=by)
+
+
 def text_files_of(folder: Path) -> Iterator[TextFile]:
     """The text files of a folder on this machine, or the one file that `folder` is."""
     paths = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
@@ -233,6 +251,8 @@ def _checked_size(path: Path, allowed: int) -> int:
                 if jsonl and part.strip():
                     _check_document(path.name, number, part)
             decode(b"", final=True)
+        if path.name.endswith(".json"):
+            _check_collection(path)
     except UnicodeDecodeError:
         raise Refused(
             _("%(name)s is not UTF-8 text: save it as UTF-8.") % {"name": path.name}, status=400
@@ -243,6 +263,19 @@ def _checked_size(path: Path, allowed: int) -> int:
             status=400,
         ) from None
     return size
+
+
+def _check_collection(path: Path) -> None:
+    """A .json file is a list of records; which of their fields are text the trainer says."""
+    try:
+        records = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        records = None
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise Refused(
+            _("%(name)s: write a list of objects, one for each text.") % {"name": path.name},
+            status=400,
+        )
 
 
 def _check_document(name: str, number: int, line: bytes) -> None:

@@ -41,7 +41,7 @@ from labelhub.runs import progress
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run, RunInput
 from labelhub.runs.queries import snapshot_lines
-from trainer.config import CONFIGS, SpecError, input_kind, parse_spec
+from trainer.config import CONFIGS, TEXT_NAMES, SpecError, data_dir, input_kind, parse_spec
 from trainer.manifests import folder_hash, write_manifest
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,12 @@ def stage_facts(stage: str) -> StageFacts:
 def _knob(item: dataclasses.Field[Any]) -> Knob:
     bounds = {name: item.metadata[name] for name in ("about", "low", "high", "choices")}
     return Knob(name=item.name, kind=str(item.type), default=item.default, **bounds)
+
+
+def named_texts() -> dict[str, Path]:
+    """The texts that have a name and lie on this machine."""
+    places = {name: data_dir() / name for name in TEXT_NAMES}
+    return {name: folder for name, folder in places.items() if folder.is_dir()}
 
 
 def seal_folder(folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from labelhub.accounts.models import AuditEntry, User
 from labelhub.lib.errors import Refused
@@ -127,7 +127,7 @@ def file(name: str, body: bytes) -> TextFile:
 
 
 def test_the_names_of_text_files_are_those_that_the_trainer_reads() -> None:
-    assert set(TEXT_ENDINGS) <= set(KINDS)
+    assert set(TEXT_ENDINGS) == set(KINDS)
 
 
 def test_a_text_lies_whole_and_hashed_in_a_folder_of_its_own(
@@ -156,6 +156,8 @@ def test_a_text_lies_whole_and_hashed_in_a_folder_of_its_own(
         ("a.txt.gz", gzip.compress(b"torn off")[:-4], "gzip"),
         ("a.jsonl", b'{"text": "a"}\n{"words": "b"}\n', "line 2"),
         ("a.jsonl", b'{"text": "a"', "line 1"),
+        ("a.json", b'{"text": "a"}', "list of objects"),
+        ("a.json", b"[1]", "list of objects"),
         ("a.txt", b"", "no text"),
         ("../../a.txt", b"x" * 2000, "more than"),
         ("a.txt.gz", gzip.compress(b"x" * 2000), "more than"),
@@ -198,3 +200,18 @@ def test_a_folder_of_this_machine_is_brought_for_the_whole_house(
     assert (corpus.project, corpus.name, corpus.files) == (None, "old", 2)
     assert "old: 2 files" in capsys.readouterr().out
     assert len(list(text_files_of(source / "a.txt"))) == 1
+
+
+def test_a_text_that_has_a_name_is_brought_by_it(
+    tmp_path: Path, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELHUB_DATA", str(tmp_path))
+    assert gathering.texts_at_hand() == []
+    (tmp_path / "pretrain_zh").mkdir()
+    (tmp_path / "pretrain_zh" / "poems.json").write_text('[{"paragraphs": ["春眠不觉晓"]}]')
+    assert gathering.texts_at_hand() == ["pretrain_zh"]
+    call_command("add_text", "pretrain_zh")
+    assert Corpus.objects.get().name == "pretrain_zh"
+    assert gathering.texts_at_hand() == []
+    with pytest.raises(CommandError, match="LABELHUB_DATA"):
+        call_command("add_text", "pretrain_en")
