@@ -29,8 +29,12 @@ FOLDS = 5
 COLDEST, HOTTEST = 0.01, 100.0
 
 
-def fit_temperature(difference: ArrayLike) -> float:
+def fit_temperature(
+    difference: ArrayLike, weight: ArrayLike | None = None, *, smooth: bool = True
+) -> float:
     """The T of least loss on the untied pairs' differences r_better − r_worse (p,).
+
+    `weight` (p,) says how much each counts; without `smooth` targets are 1.
 
     The loss −Σ t log σ(d/T) + (1 − t) log σ(−d/T) is convex in b = 1/T; its slope is
     Σ d (σ(b d) − t), whose root is found by halving. Where the order is no better than chance the
@@ -40,10 +44,11 @@ def fit_temperature(difference: ArrayLike) -> float:
     size = float(np.sqrt(np.mean(d**2))) if d.size else 0.0
     if d.size < FEWEST or size == 0.0:
         return 1.0
-    target = (d.size + 1) / (d.size + 2)
+    target = (d.size + 1) / (d.size + 2) if smooth else 1.0
+    c = np.ones_like(d) if weight is None else np.asarray(weight, dtype=np.float64)
 
     def slope(b: float) -> float:
-        return float(np.sum(d * (0.5 * (1 + np.tanh(b * d / 2)) - target)))
+        return float(np.sum(c * d * (0.5 * (1 + np.tanh(b * d / 2)) - target)))
 
     low, high = 1 / (HOTTEST * size), 1 / (COLDEST * size)
     if slope(low) >= 0:

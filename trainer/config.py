@@ -287,7 +287,9 @@ class RewardConfig(CheckpointedConfig):
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("base", "rankings"),)
     may_use: ClassVar[tuple[str, ...]] = ("heldout",)
 
-    epochs: int = knob(2, "times that each ranking is seen", low=1)
+    epochs: int = knob(
+        2, "times that each ranking is seen; 0 fits the head alone to the frozen base", low=0
+    )
     lr: float = knob(1e-3, "peak learning rate", low=0)
     warmup: float = knob(
         0.05, "share of the steps in which the rate rises to its peak", low=0, high=1
@@ -327,6 +329,15 @@ class RewardConfig(CheckpointedConfig):
     layers: int = knob(
         0, "first layers of the base that are kept; the others are cut off; 0 keeps all", low=0
     )
+    even_reading: bool = knob(
+        False,
+        "let the last layer attend to all tokens alike to begin with, so that the score is read "
+        "from their mean and not from the last token alone",
+    )
+    head_start: bool = knob(
+        False,
+        "fit a fresh head to the rankings before anything else learns, instead of a random start",
+    )
     margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)
     centre: float = knob(0.0, "weight of the pull of scores towards 0", low=0)
     lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
@@ -355,6 +366,11 @@ class RewardConfig(CheckpointedConfig):
             raise SpecError(
                 "spec.json: config.ensemble_kind of stage “reward” is “lora”, but config.lora is "
                 "false; choose heads, or train adapters."
+            )
+        if not self.epochs and not self.head_start:
+            raise SpecError(
+                "spec.json: config.epochs of stage “reward” is 0, but config.head_start is false; "
+                "set it to true to fit the head alone."
             )
         if self.loss == "davidson" and self.ties == "drop":
             raise SpecError(

@@ -426,6 +426,30 @@ def longest_context(model: PreTrainedModel) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
 
 
+@torch.no_grad()
+def read_evenly(model: PreTrainedModel) -> None:
+    """Let the last layer attend to all tokens alike: its queries become 0, so every key is met
+    equally and the last token hears the mean of what stands before it.
+
+    The mean over an answer tells more of it than its last token does (docs/log.md). What training
+    makes of the queries then is its own affair; the model stays a plain one.
+    """
+    owner, name = layers_of(model)
+    last = getattr(owner, name)[-1]
+    queries = [
+        module
+        for path, module in last.named_modules()
+        if path.rpartition(".")[2] in ("q_proj", "query") and isinstance(module, nn.Linear)
+    ]
+    if len(queries) != 1:
+        raise RunError(
+            f"{type(model).__name__} keeps no queries of their own in its last layer; set "
+            "config.even_reading to false."
+        )
+    for parameter in queries[0].parameters():
+        parameter.zero_()
+
+
 # --- batches ------------------------------------------------------------------------------------
 
 

@@ -270,9 +270,9 @@ def test_an_ensemble_can_be_trained_further(learned: Path, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of three adapters on 80 rankings."""
+    """A finished run of three adapters on 120 rankings."""
     folder = tmp_path_factory.mktemp("adapters")
-    return train(folder, base, ranking_lines(80), ensemble=3, ensemble_kind="lora", epochs=3)
+    return train(folder, base, ranking_lines(120), ensemble=3, ensemble_kind="lora", epochs=3)
 
 
 def test_adapters_learn_and_say_what_they_think(adapters: Path) -> None:

@@ -226,10 +226,10 @@ def looks_in_steps(run: Path, steps: int) -> int:
 
 def test_a_stop_in_the_middle_of_a_step_drops_that_step(base: Path, tmp_path: Path) -> None:
     """Micro-batches of one ranking: the second look is inside the first step."""
-    run = small_run(tmp_path / "run", base, token_budget=16)
+    run = small_run(tmp_path / "run", base, token_budget=16, head_start=False)
     with pytest.raises(Stopped, match="after 0 of"):
         run_here(run, StopAt(2))
-    other = small_run(tmp_path / "other", base, token_budget=16)
+    other = small_run(tmp_path / "other", base, token_budget=16, head_start=False)
     run_here(run)
     run_here(other)
     assert hashes(run) == hashes(other)
@@ -283,7 +283,7 @@ def test_sharing_a_prompt_does_not_change_the_result(
 
 
 def test_turning_every_ranking_around_turns_the_scores(base: Path, tmp_path: Path) -> None:
-    lines = ranking_lines(80)
+    lines = ranking_lines(120)
     for line in lines:
         worst = max(line["ranks"].values())
         line["ranks"] = {name: worst + 1 - rank for name, rank in line["ranks"].items()}
@@ -409,6 +409,62 @@ def test_the_first_layers_can_be_enough(base: Path, tmp_path: Path) -> None:
         raw = score_plainly(tokenizer, model, one.messages, one.texts)
         for answer, score in zip(one.answer_ids, raw, strict=True):
             assert found[answer] == pytest.approx((score - scale["mean"]) / scale["std"], abs=1e-4)
+
+
+# heads that begin with something
+
+
+def test_a_head_that_was_fitted_learns_and_resumes(base: Path, tmp_path: Path) -> None:
+    config = {"epochs": 2, "heldout_fraction": 0.01, "head_start": True, "lora_layers": 1}
+    straight = small_run(tmp_path / "straight", base, **config)
+    assert run_here(straight)["train_pair_accuracy"] > 0.7
+    looks = looks_in_steps(straight, 6)
+    halted = small_run(tmp_path / "halted", base, **config)
+    for share in (0.1, 0.6):  # before the first step and between steps
+        with pytest.raises(Stopped):
+            run_here(halted, StopAt(int(share * looks)))
+    run_here(halted)
+    assert hashes(halted) == hashes(straight)
+
+
+def test_the_head_alone_moves_nothing_else(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = small_run(tmp_path / "run", base, count=120, epochs=0, head_start=True)
+    report = run_here(run)
+    assert (report["steps"], events_of(run, "metric")) == (0, [])
+    assert report["train_pair_accuracy"] > 0.6
+    before = dict(AutoModelForCausalLM.from_pretrained(str(base)).state_dict())
+    for name, tensor in weights(run).items():
+        assert name == "score.weight" or torch.equal(tensor, before[name]), name
+
+
+@torch.no_grad()
+def test_even_reading_makes_the_mean_of_all_tokens(base: Path, tmp_path: Path) -> None:
+    """In the last layer every value has the same weight, so the attention's output at the last
+    token is that of the mean of the values."""
+    run = small_run(tmp_path / "run", base, epochs=0, head_start=True, even_reading=True)
+    run_here(run)
+    _, model = plain(run)
+    attention = model.model.layers[-1].self_attn
+    seen: dict[str, torch.Tensor] = {}
+    attention.v_proj.register_forward_hook(lambda _m, _i, out: seen.update(values=out))
+    attention.o_proj.register_forward_hook(lambda _m, inp, _o: seen.update(mixed=inp[0]))
+    model(input_ids=torch.tensor([[3, 8, 9, 11, 20, 1]]))
+    mean = seen["values"][0].mean(0)  # one key head of 16, shared by two query heads
+    assert torch.allclose(seen["mixed"][0, -1], mean.repeat(2), atol=1e-5)
+
+
+def test_even_reading_wants_queries_of_their_own(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    path = tmp_path / "gpt2"
+    config = GPT2Config(vocab_size=48, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(str(path))
+    tiny_tokenizer().save_pretrained(str(path))
+    sentence = refused(path, tmp_path / "run", ranking_lines(4), even_reading=True)
+    assert "set config.even_reading to false" in sentence
 
 
 # probabilities
@@ -551,10 +607,14 @@ def test_it_refuses_more_layers_than_there_are(base: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "config",
-    [{"loss": "davidson", "ties": "drop"}, {"ensemble": 2, "ensemble_kind": "lora", "lora": False}],
+    [
+        {"loss": "davidson", "ties": "drop"},
+        {"ensemble": 2, "ensemble_kind": "lora", "lora": False},
+        {"epochs": 0},
+    ],
 )
 def test_it_refuses_settings_that_contradict_each_other(config: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="but"):
+    with pytest.raises(SpecError, match=r"but|true"):
         RewardConfig.from_json(config)
 
 

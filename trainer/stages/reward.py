@@ -10,7 +10,8 @@ Choices
 - Low-rank adapter on a frozen base by default; adapter and head are float32.
 - The head starts as N(0, 1/√(d+1)) and is then scaled to a standard deviation of 1 on some training
   answers (Ziegler et al. 2019; "The N implementation details of RLHF with PPO", 2023), so that a
-  learning rate means the same for every base.
+  learning rate means the same for every base. With `head_start` it starts where it orders the
+  training rankings best while the network stands still (headstart.py).
 - The members of an ensemble have a start of their own and see the rankings with weights of their
   own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in Osband et al.
   2016). Heads read the same states, and the loss is their mean; the model's head becomes their
@@ -35,6 +36,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +60,7 @@ from trainer.data import (
     split_by_prompt,
 )
 from trainer.events import RunError, Stopped, no_number
+from trainer.headstart import start_heads
 from trainer.losses import (
     Ties,
     first_log_nu,
@@ -76,9 +79,9 @@ from trainer.modeling import (
     load_tokenizer,
     longest_context,
     lora_layers,
-    lower_result,
     merge,
     packed,
+    read_evenly,
     start,
     trunk,
     with_lower,
@@ -174,13 +177,12 @@ def run(context: RunContext) -> dict[str, Any]:
     groups = arrange(fit, training)
     if checkpoint:
         restore(fit, checkpoint)
-    elif not has_head(base):
-        scale_heads(fit, groups[:HEAD_RANKINGS])
+    shares = bootstrap_shares(len(training), config.ensemble, context.spec.seed)
 
     # 3. train
-    shares = bootstrap_shares(len(training), config.ensemble, context.spec.seed)
-    if fit.step < steps_in(config, len(training)):
-        train(context, fit, training, groups, shares)
+    if fit.step < steps_in(config, len(training)) or not config.epochs:
+        lowered = begin(context, fit, training, groups, shares, fresh=not has_head(base))
+        train(context, fit, training, groups, lowered, shares)
     nu = fitted_nu(fit)
     judge = finish(fit)
 
@@ -280,6 +282,8 @@ def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) 
         pad_token_id=tokenizer.pad_token_id,
         layers=config.layers,
     )
+    if config.even_reading and not has_head(base):
+        read_evenly(model)
     heads = config.ensemble if config.ensemble_kind == "heads" else 1
     members = open_members(model, base, heads, seed)
     if members is None and not has_head(base):
@@ -410,10 +414,37 @@ def trainable(model: Any, lora: bool, members: nn.Linear | None) -> dict[str, nn
 
 
 @torch.no_grad()
+def begin(
+    context: RunContext,
+    fit: Fit,
+    rankings: Sequence[Ranking],
+    groups: Sequence[Group],
+    shares: Tensor,
+    *,
+    fresh: bool,
+) -> Lowered:
+    """Bring fresh heads to where training begins; returns the states below the adapter."""
+    fresh = fresh and fit.step == 0 and score_head(fit.model) is not None
+    fitted = fresh and fit.config.head_start
+    lowered, states = first_pass(context, fit, groups, with_states=fitted)
+    if fresh and not fitted:
+        scale_heads(fit, groups[:HEAD_RANKINGS])
+    if not fitted:
+        return lowered
+    heads = start_heads(states, rankings, shares)
+    for learner, some in zip(
+        fit.learners, heads.split(len(heads) // len(fit.learners)), strict=True
+    ):
+        wear(fit.model, learner)
+        head = score_head(fit.model) if fit.members is None else fit.members
+        head.weight.copy_(some)
+    wear(fit.model, fit.learners[0])
+    return lowered
+
+
+@torch.no_grad()
 def scale_heads(fit: Fit, groups: Sequence[Group]) -> None:
     """Bring each head's first scores to standard deviation 1."""
-    if score_head(fit.model) is None:
-        return
     rows = [row for group in groups for row in group]
     budget = fit.config.token_budget
     for learner in reversed(fit.learners):  # the first stays on
@@ -456,12 +487,12 @@ def train(
     fit: Fit,
     rankings: Sequence[Ranking],
     groups: Sequence[Group],
+    lowered: Lowered,
     shares: Tensor,
 ) -> None:
     """All optimiser steps that are still to do; `shares` (g, M) as `bootstrap_shares` has them."""
     config = fit.config
     plan = plan_steps(len(rankings), config.epochs, config.rankings_per_step, context.spec.seed)
-    lowered = lower_states(context, fit, groups)
     saved = fit.step
     while fit.step < len(plan):
         context.progress(TRAINED * fit.step / len(plan))
@@ -498,35 +529,44 @@ def steps_in(config: RewardConfig, rankings: int) -> int:
     return config.epochs * -(-rankings // config.rankings_per_step)
 
 
-def lower_states(context: RunContext, fit: Fit, groups: Sequence[Group]) -> Lowered:
-    """What the layers below the adapter give for every row, if it fits into memory.
+@torch.no_grad()
+def first_pass(
+    context: RunContext, fit: Fit, groups: Sequence[Group], *, with_states: bool
+) -> tuple[Lowered, list[Tensor]]:
+    """What the layers below the adapter give for every row, if it fits into memory; with them the
+    states (K, d) at which each ranking's answers are scored, if they are wanted.
 
     All rows go through in buckets of like length, also in a resumed run, so that each meets the
     same neighbours and rounding.
     """
-    if not fit.depth:
-        return None
     rows = [row for group in groups for row in group]
     sizes = [width(row) for row in rows]
+    total = steps_in(fit.config, len(groups))
     parameter = next(trunk(fit.model).parameters())
     each = fit.model.config.hidden_size * parameter.element_size()
-    if sum(sizes) * each > fit.config.lower_mib * 2**20:
-        return None
-    found: dict[int, Tensor] = {}
-    with packed(fit.model, rows=fit.config.token_budget):
-        for bucket in length_buckets(sizes, fit.config.token_budget):
+    keep = fit.depth > 0 and sum(sizes) * each <= fit.config.lower_mib * 2**20
+    lower: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
+    buckets = length_buckets(sizes, fit.config.token_budget) if keep or with_states else []
+    with packed(fit.model, rows=fit.config.token_budget) if buckets else nullcontext():
+        for bucket in buckets:
             if context.should_stop():
-                raise Stopped("Stopped before the first step; nothing was lost.")
+                raise Stopped(f"Stopped after {fit.step} of {total} steps.")
             batch = collate([rows[place] for place in bucket], fit.pad, parameter.device)
-            result = lower_result(fit.model, batch, fit.depth)
-            if not isinstance(result, Tensor):
-                return None  # layers that hand on more than one tensor are run in each step
-            found |= {
-                place: states[: sizes[place]].clone()
-                for place, states in zip(bucket, result, strict=True)
-            }
+            batch = with_lower(fit.model, batch, fit.depth if keep else 0)
+            if batch.lower is not None and not isinstance(batch.lower.result, Tensor):
+                keep = False  # layers that hand on more than one tensor are run in each step
+            elif batch.lower is not None:
+                parts = zip(bucket, batch.lower.result, strict=True)
+                lower |= {place: part[: sizes[place]].clone() for place, part in parts}
+            if with_states:
+                found = last_states(fit.model, batch).cpu()
+                counts = [len(rows[place][1]) for place in bucket]
+                states |= dict(zip(bucket, found.split(counts), strict=True))
     numbers = iter(range(len(rows)))
-    return [[found[next(numbers)] for _ in group] for group in groups]
+    places = [[next(numbers) for _ in group] for group in groups]
+    kept = [[lower[place] for place in some] for some in places] if keep else None
+    return kept, [torch.cat([states[place] for place in some]) for some in places if states]
 
 
 def plan_steps(rankings: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
