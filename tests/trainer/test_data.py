@@ -1,5 +1,6 @@
 """Reading rankings, prompts and answers; weak orders as pairs; splits; batches."""
 
+import dataclasses
 import json
 from collections import Counter
 from itertools import combinations, product
@@ -224,6 +225,11 @@ def test_the_gap_of_a_pair_is_the_sum_of_the_steps_between_its_ranks() -> None:
 # splits and batches
 
 
+def test_pairs_carry_the_weight_of_their_ranking() -> None:
+    both = [dataclasses.replace(ranking(1, 2), weight=one) for one in (0.5, 2.0)]
+    assert pairs_of(both).weight.tolist() == [0.5, 2.0]
+
+
 def test_no_prompt_is_on_both_sides_of_the_split() -> None:
     rankings = [ranking(1, 2, prompt=f"question {n % 50}") for n in range(200)]
     training, heldout = split_by_prompt(rankings, 0.2)
@@ -250,6 +256,12 @@ def test_two_prompts_are_enough_for_a_split_and_one_prompt_trains() -> None:
     training, heldout = split_by_prompt(both[:1], 0.5)
     assert (len(training), len(heldout)) == (1, 0)
     assert split_by_prompt(both, 0.0) == (both, [])
+
+
+def test_a_bucket_is_full_when_one_more_row_would_pass_the_budget() -> None:
+    # sorted 2 3 3 4: two rows of 3 are 6 tokens, three would be 9; then 4 alone, as 2 · 4 > 7
+    assert length_buckets([3, 2, 4, 3], 7) == [[1, 0], [3], [2]]
+    assert length_buckets([3, 2, 4, 3], 9) == [[1, 0, 3], [2]]
 
 
 def test_buckets_hold_every_index_once_and_respect_the_budget() -> None:

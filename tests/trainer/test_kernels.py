@@ -59,6 +59,13 @@ def test_lean_norm_is_rms_norm() -> None:
     equal(gradients(lambda x: kernels.LeanNorm.apply(x, weight, 1e-5), x), gradients(plain, x))
 
 
+def test_the_norm_of_next_to_nothing_stays_small() -> None:
+    """x = 0.001 everywhere: mean x² = 1e-6, and with ε = 3e-6 the root is 0.002."""
+    x, weight = torch.full((1, 4), 1e-3), torch.full((4,), 3.0)
+    found = kernels.LeanNorm.apply(x, weight, 3e-6)
+    torch.testing.assert_close(found, torch.full((1, 4), 1.5))
+
+
 def test_the_adapter_product_is_base_plus_low_rank() -> None:
     x, weight, bias = numbers(2, 3, 8), numbers(6, 8, seed=1), numbers(6, seed=2)
     a, b = numbers(4, 8, seed=3), numbers(6, 4, seed=4)

@@ -209,6 +209,20 @@ def test_layers_below_the_adapter_run_once_and_change_nothing(policy: PreTrained
     assert all(value.grad is not None for value in modeling.adapter_parameters(policy).values())
 
 
+def test_padding_is_seen_by_nobody() -> None:
+    """A decoder would not notice: its padding stands in the future. An encoder reads both ways."""
+    segments = torch.tensor([[0, 1, -1], [0, 1, 1]])
+    assert modeling.attention_mask(segments, torch.float32).tolist() == [[1, 1, 0], [1, 1, 1]]
+    together = modeling.attention_mask(torch.tensor([[0, 1, 2, -1]]), torch.float32)
+    # each sees the prompt (0) and itself; padding sees itself, so that no row is empty
+    assert (together[0, 0] == 0).tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, False, True, False],
+        [True, False, False, True],
+    ]
+
+
 def test_judged_text_ends_with_exactly_one_end() -> None:
     assert modeling.judged_ids([5], [7, 8], eos=1) == [5, 7, 8, 1]
     assert modeling.judged_ids([5], [7, 1], eos=1) == [5, 7, 1]

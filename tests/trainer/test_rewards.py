@@ -136,6 +136,28 @@ def test_padding_changes_no_policy_loss() -> None:
     assert [float(x) for x in loss] == [float(x) for x in again]
 
 
+def test_the_policy_loss_stops_helping_below_the_clip_too() -> None:
+    # ratio ½ with advantage -1: -min(-0.5, -0.8) = 0.8, clipped; with advantage 1: -min(0.5, 0.8)
+    logprob = torch.full((1, 2), math.log(0.5))
+    advantages = torch.tensor([[-1.0, 1.0]])
+    loss = rewards.policy_loss(logprob, torch.zeros(1, 2), advantages, MASK[:1, :2], clip=0.2)
+    assert loss.loss.item() == pytest.approx(0.8 - 0.5, abs=1e-6)
+    assert loss.clipped.item() == 1
+
+
+def test_padding_has_no_policy_loss_and_no_ratio() -> None:
+    """Five real tokens of ratio 1 and advantage 2; what stands on padding counts nowhere."""
+    same = torch.zeros(2, 3)
+    loss = rewards.policy_loss(same, same, torch.full((2, 3), 2.0), MASK, clip=0.2)
+    assert (loss.loss.item(), loss.ratio.item(), loss.approx_kl.item()) == (-10.0, 5.0, 0.0)
+
+
+def test_padding_has_no_value_loss() -> None:
+    # every value is 1 beside its return: ½ on each of five tokens
+    ones = torch.ones(2, 3)
+    assert rewards.value_loss(ones, ones, 2 * ones, MASK, clip=0.2).item() == 2.5
+
+
 def test_a_value_may_not_profit_from_a_long_way() -> None:
     value, old = torch.tensor([[1.0]]), torch.tensor([[0.0]])
     mask = torch.ones(1, 1, dtype=torch.bool)
@@ -154,6 +176,10 @@ def test_explained_variance() -> None:
     assert rewards.explained_variance(torch.full((1, 3), 9.0), returns, mask) == 0.0
     # R - V = [2, 4, 6] has four times the variance of R
     assert rewards.explained_variance(-returns, returns, mask) == pytest.approx(-3.0, abs=1e-5)
+
+
+def test_of_equal_returns_nothing_can_be_explained() -> None:
+    assert rewards.explained_variance(torch.zeros(1, 3), torch.full((1, 3), 2.0), MASK[:1]) == 0.0
 
 
 @pytest.mark.parametrize(

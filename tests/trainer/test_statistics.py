@@ -67,6 +67,16 @@ def test_pairs_that_repeat_each_other_count_as_one() -> None:
     assert together.ci95 == pytest.approx(single.ci95, abs=1e-9)
 
 
+def test_pairs_that_balance_each_other_make_nobody_surer() -> None:
+    """One right and one wrong in each of ten prompts: no spread between prompts, yet the interval
+    is that of 20 pairs, shortened only by Student's t.
+    """
+    share = clustered_share([1.0, 0.0] * 10, np.repeat(range(10), 2).tolist())
+    assert share is not None
+    worth = 20 * (stats.norm.ppf(0.975) / t95(9)) ** 2
+    assert share.ci95 == pytest.approx(wilson(worth / 2, worth), abs=1e-9)
+
+
 def test_all_right_is_not_certain() -> None:
     share = clustered_share([1.0] * 60, np.repeat(range(10), 6).tolist())
     assert share is not None
@@ -179,6 +189,11 @@ def test_outcomes_drawn_from_the_model_are_calibrated() -> None:
     assert error < 0.015
     doubled = reliability(np.where(first_wins, 2 * log_odds, -2 * log_odds))
     assert (expected_calibration_error(doubled) or 0) > 0.05  # too sure of itself
+
+
+def test_a_pair_falls_into_the_bin_that_holds_its_confidence() -> None:
+    (point,) = reliability([math.log(3), -math.log(3)], bins=5)  # ¾, between .7 and .8
+    assert (point.low, point.high) == pytest.approx((0.7, 0.8))
 
 
 def test_certain_pairs_fall_into_the_last_bin() -> None:

@@ -1,0 +1,128 @@
+"""Small parts of the stages, each by hand."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny_tokenizer
+from trainer.critics import head_of
+from trainer.data import Pair, Ranking
+from trainer.episodes import length_mask, sampler_gap
+from trainer.reports import _information
+from trainer.scoring import Normalisation
+from trainer.stages import prefer, reward, sft
+from trainer.trials import Tried
+from trainer.types import Sampled
+
+
+def ranking(*ranks: int, weight: float = 1.0) -> Ranking:
+    return Ranking(
+        messages=({"role": "user", "content": "I like"},),
+        answer_ids=tuple("abcd"[: len(ranks)]),
+        texts=("tea", "warm tea", "cold", "rain")[: len(ranks)],
+        ranks=ranks,
+        gaps=(0.0,) * (max(ranks) - 1),
+        weight=weight,
+    )
+
+
+def answer(*logprobs: float) -> Sampled:
+    return Sampled(0, 0, 0, [7] * len(logprobs), list(logprobs), True)
+
+
+def test_the_mask_covers_each_answers_tokens() -> None:
+    mask = length_mask([answer(-1.0, -1.0), answer(-1.0)], torch.device("cpu"))
+    assert mask.tolist() == [[True, True], [True, False]]
+
+
+def test_the_samplers_gap_is_a_mean_over_real_tokens() -> None:
+    answers = [answer(-1.0, -2.0), answer(-1.0)]
+    old = torch.tensor([[-1.5, -2.0], [-2.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    assert sampler_gap(answers, old, mask) == pytest.approx((0.5 + 0.0 + 1.0) / 3)
+
+
+def test_the_mean_score_of_each_prompts_answers() -> None:
+    tried = Tried([], [], [1.0, 3.0, 5.0, 5.0])
+    assert tried.by_prompt(2) == [2.0, 5.0]
+    assert tried.mean == 3.5
+
+
+def test_the_rate_of_the_reward_model_rises_and_falls_in_lines() -> None:
+    # four steps, a quarter of them rising: 1/1; then down to nothing: 3/4, 2/4, 1/4
+    assert [reward.schedule(step, 4, 0.25) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    # half of them rising: 1/2, 1; then 2/3, 1/3
+    rates = [reward.schedule(step, 4, 0.5) for step in range(4)]
+    assert rates == pytest.approx([0.5, 1.0, 2 / 3, 1 / 3])
+
+
+def test_right_pairs_are_counted_for_each_ranking() -> None:
+    # first: 1 > 0 right, 1 > 2 wrong, 0 > 2 wrong; second: a tie and nothing else; third: equal
+    counted = reward.pairs_right(
+        [1.0, 0.0, 2.0, 5.0, 4.0, 3.0, 3.0], [ranking(1, 2, 3), ranking(1, 1), ranking(1, 2)]
+    )
+    assert counted == [[1.0, 3.0], [0.0, 0.0], [0.5, 1.0]]
+
+
+def test_the_margin_is_the_better_less_the_worse() -> None:
+    # a over b: 3 − 1; a over c: 3 − 0; b and c tie
+    assert prefer.mean_margin([ranking(1, 2, 2)], [[3.0, 1.0, 0.0]]) == 2.5
+    assert prefer.mean_margin([ranking(1, 1)], [[3.0, 1.0]]) is None
+
+
+def test_every_untied_pair_is_a_choice_and_weights_have_mean_1() -> None:
+    tokenizer = tiny_tokenizer()
+    end = tokenizer.eos_token_id
+    tea, warm, cold = (tokenizer(word)["input_ids"][0] for word in ("tea", "warm", "cold"))
+    rankings = [ranking(1, 2, 2), ranking(2, 1, weight=4.0)]
+    choices = prefer.choices_of(tokenizer, rankings, 64, False)
+    assert [(one.better, one.worse) for one in choices] == [
+        ([tea, end], [warm, tea, end]),
+        ([tea, end], [cold, end]),
+        ([warm, tea, end], [tea, end]),
+    ]
+    assert [one.weight for one in choices] == [0.5, 0.5, 2.0]
+    best = prefer.choices_of(tokenizer, [ranking(1, 2, 3)], 64, True)
+    assert [(one.better, one.worse) for one in best] == [([tea, end], [cold, end])]
+
+
+def test_the_critic_begins_with_normalised_scores() -> None:
+    """A head 2x + 3 whose scores have mean 5 and deviation 4: (2x + 3 − 5) / 4."""
+    head = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        head.weight.fill_(2.0)
+        head.bias.fill_(3.0)
+    scorer: Any = SimpleNamespace(head=head, scale=Normalisation(5.0, 4.0))
+    found = head_of(scorer)
+    assert (found.weight.item(), found.bias.item()) == (0.5, -0.5)
+
+
+def test_disagreement_is_what_the_members_do_not_share() -> None:
+    """All of them unsure alike is nothing; sure of opposite orders is all of a coin's log 2."""
+    found = _information(np.array([[0.0, 0.0], [1.5, 1.5], [30.0, -30.0]]))
+    assert found == pytest.approx([0.0, 0.0, math.log(2)], abs=1e-6)
+
+
+def test_a_weight_multiplies_the_gradient_and_leaves_the_value() -> None:
+    logprob = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
+    outputs: Any = SimpleNamespace(log_probs=logprob)
+    trainer: Any = SimpleNamespace(weight=torch.tensor([0.5, 2.0]))
+    prefer.DPO.weigh(trainer, None, None, outputs)
+    assert torch.equal(outputs.log_probs, logprob)
+    outputs.log_probs.sum().backward()
+    assert logprob.grad is not None
+    assert logprob.grad.tolist() == [[0.5, 0.5], [2.0, 2.0]]
+
+
+def test_a_row_to_learn_has_one_end_and_knows_where_its_answer_begins() -> None:
+    tokenizer = tiny_tokenizer()
+    row = sft.row_of(tokenizer, Pair(({"role": "user", "content": "tea"},), "warm tea"), 64)
+    words = tokenizer.convert_ids_to_tokens(row.ids)
+    assert words == ["<user>", "tea", "<end>", "<assistant>", "warm", "tea", "<end>"]
+    assert row.prompt == 4
