@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ def start(function: Callable[[], int | None], output: Path) -> int:
 
 
 def _speak_into(output: Path) -> None:
-    """Whatever is printed goes into that file; signals mean again what they mean to anybody."""
+    """Whatever is printed goes into that file; signals and warnings mean again what they do."""
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -54,6 +55,7 @@ def _speak_into(output: Path) -> None:
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", encoding="utf-8", closefd=False)
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, signal.SIG_DFL)
+    warnings.resetwarnings()  # a program does not end by a warning, as a test does
 
 
 def wait(pid: int, seconds: float = 120.0) -> int:

@@ -242,8 +242,8 @@ def explain(error: BaseException) -> str:
         return _disk_full()  # safetensors reports it as its own kind of error
     if is_out_of_memory(error):
         return (
-            "The machine ran out of memory; lower config.token_budget or config.batch_size, "
-            "or use a smaller model, then run the folder again."
+            "The machine ran out of memory; free some and run the folder again to go on, or take a "
+            "lower config.token_budget or config.batch_size, or a smaller model, in a new folder."
         )
     if isinstance(error, json.JSONDecodeError):
         return f"An input file is not valid JSON ({text}); mend or export it again."

@@ -42,7 +42,7 @@ from transformers.utils import logging
 
 from trainer import blocks, memory, ranks
 from trainer.config import Spec
-from trainer.events import RunError
+from trainer.events import RunError, is_out_of_memory
 from trainer.kernels import (
     LEAN,
     LeanNorm,
@@ -203,9 +203,8 @@ def _load(kind: Any, path: Path, placement: Placement, **settings: Any) -> tuple
             output_loading_info=True,
             **settings,
         )
-    except MemoryError:
-        raise
     except Exception as error:
+        pass_on_lack_of_memory(error)
         reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"The model in {path} cannot be loaded ({reason}); restore or replace it."
@@ -215,6 +214,12 @@ def _load(kind: Any, path: Path, placement: Placement, **settings: Any) -> tuple
     model.to(placement.device)
     quicken(model)
     return model, sorted(info["missing_keys"])
+
+
+def pass_on_lack_of_memory(error: Exception) -> None:
+    """Raise it again if it is one: that says nothing about a model, and tried again it may go."""
+    if is_out_of_memory(error):
+        raise error
 
 
 @torch.no_grad()
@@ -241,7 +246,8 @@ def quicken(model: PreTrainedModel) -> None:
     model.set_attn_implementation(LEAN)
     try:
         right = same(states(), own)
-    except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError):
+    except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        pass_on_lack_of_memory(error)
         right = False
     if not right:
         model.set_attn_implementation(before)
@@ -643,7 +649,8 @@ def share_lower(model: PreTrainedModel, other: PreTrainedModel, depth: int, pad:
     batch = collate([(probe, [[1, 2]])], pad, model.device)
     try:
         results = [lower_result(m, batch, depth) for m in (model, other)]
-    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        pass_on_lack_of_memory(error)
         return False
     tensors = [result[0] if isinstance(result, tuple) else result for result in results]
     if not torch.equal(*tensors):
@@ -664,7 +671,8 @@ def splits(model: PreTrainedModel, prompt: Sequence[int], pad: int, depth: int) 
     batch = collate([(prompt, [list(prompt)])], pad, model.device)
     try:
         halves = hidden_states(model, with_lower(model, batch, depth))
-    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+    except (RunError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        pass_on_lack_of_memory(error)
         return False
     return torch.equal(halves, hidden_states(model, batch))
 
@@ -690,7 +698,8 @@ def shares_prompts(
     with torch.no_grad():
         try:
             packed_states = pick(hidden_states(model, together), together)
-        except (RuntimeError, ValueError, TypeError):
+        except (RuntimeError, ValueError, TypeError) as error:
+            pass_on_lack_of_memory(error)
             return False
         plain_states = pick(hidden_states(model, apart), apart)
     return same(packed_states, plain_states)

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from trainer.events import RunError
 from trainer.modeling import logits_of, trunk
 from trainer.types import Sampled, Sampling
 
@@ -35,6 +36,11 @@ NEAR = 2**18
 LIKELY = 1024
 #: places by which a cache grows
 ROOM = 32
+#: said when there is nothing to draw from
+SPOILT = (
+    "The policy's logits are no number any more: if it is in training, take a lower config.lr and "
+    "a new run folder; else its weights are damaged: restore them."
+)
 
 
 def answer_seed(run_seed: int, *names: str | int) -> int:
@@ -86,6 +92,8 @@ def _draw_near(
     if heat != 1.0:
         scores /= heat
     top = scores.amax(-1, keepdim=True)
+    if not bool(torch.isfinite(top).all()):
+        raise RunError(SPOILT)
     wanted = scores if seen is None else penalised(scores, seen, sampling.repetition_penalty)
     if greedy:
         token = wanted.argmax(-1)

@@ -118,9 +118,12 @@ def test_an_unforeseen_error_names_the_log(run: Path, monkeypatch: pytest.Monkey
     ("error", "sentence"),
     [
         (RunError("Do this."), "Do this."),
-        (MemoryError(), "The machine ran out of memory; lower config.token_budget"),
+        (MemoryError(), "The machine ran out of memory; free some"),
         (RuntimeError("CUDA out of memory. Tried"), "The machine ran out of memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The machine"),
+        (ValueError("no slot is allocated"), "The stage failed unexpectedly (ValueError"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "The machine ran out of memory"),
+        (OSError(errno.EFBIG, "File too large"), "The disk is full"),
         (OSError(errno.EDQUOT, "quota"), "The disk is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "The disk is full"),
         (PermissionError(13, "denied", "/x/y"), "The trainer may not use /x/y"),

@@ -19,6 +19,7 @@ from transformers.generation.logits_process import (
 
 from tests.tiny import make_tiny
 from trainer import modeling, rollout
+from trainer.events import RunError
 from trainer.types import Sampled, Sampling
 
 CPU = modeling.Placement(torch.device("cpu"), torch.float32)
@@ -112,6 +113,18 @@ def test_the_inverse_cdf_over_several_blocks() -> None:
     draws = [(0.2, 3), (0.3, rollout.BLOCK + 1), (0.7, rollout.BLOCK + 1), (0.8, 521)]
     for u, wanted in draws:
         assert int(rollout.invert(weights, torch.tensor([u]))) == wanted
+
+
+def test_the_inverse_cdf_within_a_block_begins_where_the_block_does() -> None:
+    """Weights 1 | 2 2 in two blocks: half of 5 is 2.5, which is 1.5 into the second block."""
+    weights = torch.zeros(1, 2 * rollout.BLOCK)
+    weights[0, [0, rollout.BLOCK + 1, rollout.BLOCK + 2]] = torch.tensor([1.0, 2.0, 2.0])
+    for u, wanted in ((0.5, rollout.BLOCK + 1), (0.7, rollout.BLOCK + 2)):
+        assert int(rollout.invert(weights, torch.tensor([u]))) == wanted
+
+
+def test_a_share_that_is_reached_exactly_needs_no_further_token() -> None:
+    assert rollout.cut(torch.tensor([[1.0, 4.0, 2.0, 1.0]]), 0, 0.5, 0.0).tolist() == [[0, 4, 0, 0]]
 
 
 def test_the_nucleus_keeps_the_fewest_that_reach_the_share() -> None:
@@ -253,6 +266,13 @@ def test_tokens_come_as_often_as_their_probability_says() -> None:
     # three standard errors of the largest share: 3·√(0.7·0.3/4000) = 0.022
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.7]), rtol=0, atol=0.022)
     torch.testing.assert_close(logprob, torch.tensor([0.1, 0.2, 0.7]).log()[token])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_is_drawn_from_what_is_no_number(value: float) -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, value]])
+    with pytest.raises(RunError, match="The policy's logits are no number any more"):
+        rollout.draw(logits, rollout.uniforms([1, 2], 0), Sampling(1))
 
 
 def test_uniform_numbers_differ_by_seed_and_place_and_come_again() -> None:

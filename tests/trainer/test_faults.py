@@ -1,0 +1,186 @@
+"""What goes wrong outside: no memory, no disk, no numbers, no more time. Each for real.
+
+A run that meets it ends with exit code 1 and one sentence, leaves nothing half-done, and goes on to
+the very bytes of an undisturbed run once the fault is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import kill
+from tests import forked
+from tests.trainer import every_stage
+from trainer import checkpoints
+from trainer.__main__ import FAILED, FINISHED, main
+from trainer.events import read_events
+from trainer.manifests import folder_hash, verify_manifest
+
+LEARNING = ("reward", "ppo", "pretrain", "sft", "dpo", "rloo", "bestofn")
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return every_stage.make_things(tmp_path_factory.mktemp("things"))
+
+
+def run(folder: Path, before: Callable[[], None] = lambda: None) -> forked.Ended:
+    """The command in a child, after what spoils its surroundings."""
+    importlib.import_module(f"trainer.stages.{every_stage.spec_of(folder)['stage']}")
+
+    def work() -> int:
+        before()
+        return main(["run", str(folder)])
+
+    output = folder.with_name(folder.name + ".log")
+    output.unlink(missing_ok=True)
+    return forked.run(work, output)
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return list(read_events(folder))[-1]
+
+
+def assert_nothing_half_done(folder: Path) -> None:
+    assert not (folder / "out").exists()
+    assert not list(folder.glob(".*"))
+    for path in folder.glob("checkpoints/*"):
+        assert path.name.startswith("step_")
+        assert verify_manifest(path) == []
+
+
+# memory -------------------------------------------------------------------------------------------
+
+
+def little_memory(spare: int) -> Callable[[], None]:
+    """No more address space than this process has now and so many bytes."""
+
+    def limit() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + spare
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+    return limit
+
+
+def test_a_run_that_finds_no_memory_says_so(things: dict[str, Path], tmp_path: Path) -> None:
+    """The answers' cache wants some 400 MB at once, 40 there are."""
+    config = {"answers": 4000, "batch_size": 50000, "max_new_tokens": 100}
+    folder = every_stage.make(tmp_path / "run", things, "generate", **config)
+    ended = run(folder, little_memory(40 << 20))
+    assert ended.code == FAILED, ended.output
+    assert last(folder)["kind"] == "failed"
+    assert last(folder)["message"].startswith("The machine ran out of memory; free some and run")
+    assert_nothing_half_done(folder)
+    assert not list(folder.glob("checkpoints/*"))
+
+
+# disk ---------------------------------------------------------------------------------------------
+
+
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 1 << 14, 1 << 18
+
+
+def mount_small_disk(place: Path, kilobytes: int) -> bool:
+    """A disk of that size for this process alone; False where the system does not let it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWNS | (0 if user == 0 else CLONE_NEWUSER)):
+        return False
+    if user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        return False
+    size = f"size={kilobytes}k".encode()
+    return libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, size) == 0
+
+
+#: kilobytes that are left when the run begins, and the step that it then goes on from
+ROOM = {"no event": (0, None), "no checkpoint": (40, None), "no second checkpoint": (400, 1)}
+
+
+@pytest.mark.parametrize("room", ROOM)
+def test_a_full_disk_ends_a_run_and_room_lets_it_go_on(
+    room: str, things: dict[str, Path], tmp_path: Path
+) -> None:
+    kilobytes, step = ROOM[room]
+    calm = every_stage.make(tmp_path / "calm", things, "ppo")
+    assert run(calm).code == FINISHED
+    importlib.import_module("trainer.stages.ppo")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def work() -> int:
+        if not mount_small_disk(disk, 8192):
+            return 99
+        folder = every_stage.make(disk / "run", things, "ppo")
+        fill(disk, kilobytes)
+        assert main(["run", str(folder)]) == FAILED
+        assert_nothing_half_done(folder)
+        if kilobytes:
+            assert last(folder)["kind"] == "failed"
+            assert last(folder)["message"].startswith("The disk is full, so nothing could be saved")
+        (disk / "ballast").unlink()
+        assert main(["run", str(folder)]) == FINISHED
+        assert folder_hash(folder / "out") == folder_hash(calm / "out")
+        starts = [event for event in read_events(folder) if event["kind"] == "started"]
+        assert starts[-1]["resumed_from"] == step
+        return 0
+
+    ended = forked.run(work, tmp_path / "output")
+    if ended.code == 99:
+        pytest.skip("this system lets nobody mount a small disk")
+    assert ended.code == 0, ended.output
+    assert "The disk is full, so nothing could be saved; earlier checkpoints" in ended.output
+
+
+def fill(disk: Path, kilobytes: int) -> None:
+    """Leave only so much room on it."""
+    with (disk / "ballast").open("wb", buffering=0) as stream:
+        stream.write(bytes(shutil.disk_usage(disk).free - (kilobytes << 10)))
+
+
+# numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_rate_out_of_all_bounds_ends_in_a_sentence(
+    name: str, things: dict[str, Path], tmp_path: Path
+) -> None:
+    """The weights become so large that the next loss is no number."""
+    folder = every_stage.make(tmp_path / "run", things, name, lr=1e30, checkpoint_every=1)
+    ended = run(folder)
+    assert ended.code == FAILED, ended.output
+    assert last(folder)["kind"] == "failed"
+    assert "no number any more" in last(folder)["message"], ended.output
+    assert_nothing_half_done(folder)
+    for path in folder.glob("checkpoints/step_*"):
+        tensors = checkpoints.load(path).tensors.values()
+        assert all(bool(torch.isfinite(one).all()) for one in tensors)
+
+
+# signals ------------------------------------------------------------------------------------------
+
+
+def test_killed_at_random_moments_every_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """A small part of `./run bench kill`, with other moments each time it is changed."""
+    for stage in ("generate", "reward", "ppo"):
+        importlib.import_module(f"trainer.stages.{stage}")
+    runs = kill.kill_runs(tmp_path, ["generate", "reward", "ppo"], kills=5, seed=11)
+    assert [fault for run in runs for fault in run.faults] == []
+    assert {run.end for run in runs} == {"same hash"}
+    told = json.dumps([run.kills for run in runs])
+    assert sum(len(run.kills) for run in runs) == 5, told
