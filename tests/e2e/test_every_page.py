@@ -97,7 +97,7 @@ def ids(project: Project, ann: User, ben: User, ada: User) -> dict[str, Any]:
         "membership_id": Membership.objects.get(project=project, user=ben).pk,
         "username": "ben", "user_id": ann.pk, "action": "stop", "pk": 1,
         "answer_set_id": ranking.answer_set_id, "kind": "flag", "row_id": flag.pk,
-        "comparison_id": comparison.pk,
+        "comparison_id": comparison.pk, "stage": "ppo", "name": "spec.json",
     }  # fmt: skip
 
 
