@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,50 @@ def test_the_same_two_are_compared_once_at_a_time_whichever_stands_first(
         actions.start_comparison(**turned, prompts=1, by=ada)
     actions.close_comparison(comparison=first, by=ada)
     assert actions.start_comparison(**turned, prompts=1, by=ada).state == "writing"
+
+
+# --- with the trainer itself
+
+
+def test_from_two_models_to_the_queue_and_back(
+    project: Project, tmp_path: Path, ann: User, ada: User,
+    django_capture_on_commit_callbacks: Callbacks,
+) -> None:  # fmt: skip
+    """Both models write, the reward model scores, and ann says the opposite of it."""
+    from labelhub.runs import launcher
+    from tests.tiny import make_tiny, make_tiny_reward
+    from trainer.manifests import write_manifest
+
+    made = {
+        "before": factories.make_version("tiny-base"),
+        "after": factories.make_version("p1", kind="policy", project=project, number=1),
+        "reward": factories.make_version("r1", kind="reward", project=project, number=1),
+    }
+    for n, (name, version) in enumerate(made.items()):
+        folder = tmp_path / name
+        folder = make_tiny_reward(folder) if name == "reward" else make_tiny(folder, seed=n)
+        write_manifest(folder)
+        version.folder = str(folder)
+        version.sha256 = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+        version.save()
+    for words in ("tell me red tea", "say good sun", "name blue sky"):
+        factories.make_prompt(project, words, held_out=True)
+    Project.objects.update(max_new_tokens=8)
+    project.refresh_from_db()
+    comparison = actions.start_comparison(project=project, prompts=3, by=ada, **made)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert launcher.watch(comparison.run_id) == "finished"
+    comparison.refresh_from_db()
+    pairs = pairs_of(comparison)
+    assert (comparison.state, len(pairs)) == ("open", 3)
+    for pair in pairs:
+        if pair.slots.exists():
+            before, after = (one.sampling["score"] for one in pair.answers.order_by("n"))
+            with django_capture_on_commit_callbacks(execute=True):
+                desk.rank(pair, ann, OLD if after > before else NEW if before > after else TIE)
+    comparison.refresh_from_db()
+    assert comparison.state == "closed"
+    verdict = verdict_of(comparison)
+    assert verdict.people.n == verdict.reward.n == 3
+    assert verdict.alike == 0
+    assert verdict.people.wins == verdict.reward.losses
