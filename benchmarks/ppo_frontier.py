@@ -51,17 +51,14 @@ RLOO = {"method": "rloo", "steps": 40, "max_new_tokens": TOKENS, "samples": 0, "
 DPO = {"method": "dpo", "samples": 0}
 #: name → method, stage, settings
 POLICIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    **{
-        f"ppo β {beta:g}": ("ppo", "ppo", PPO | {"kl_coef": beta})
-        for beta in (1.0, 0.5, 0.25, 0.1, 0.05)
-    },
+    **{f"ppo β {beta:g}": ("ppo", "ppo", PPO | {"kl_coef": beta}) for beta in (1.0, 0.3, 0.1)},
     **{
         f"rloo β {beta:g}": ("rloo", "prefer", RLOO | {"kl_coef": beta, "lr": 1e-3})
-        for beta in (0.5, 0.1)
+        for beta in (0.3, 0.1)
     },
     **{
         f"dpo β {beta:g}": ("dpo", "prefer", DPO | {"beta": beta, "lr": 5e-4, "epochs": 2})
-        for beta in (1.0, 0.3, 0.1)
+        for beta in (0.3, 0.1)
     },
     "fine-tuned on the best of 4": ("best of 4, tuned", "bestofn", {"max_new_tokens": TOKENS}),
 }

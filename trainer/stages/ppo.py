@@ -178,6 +178,8 @@ def run(context: RunContext) -> dict[str, Any]:
         final |= look(actors, material, config, context, boundary)
         stopped_early = over_budget(final["kl"], config.kl_budget)
         raise_alarms(context, learner, [*learner.history, {"step": step, **final}], step)
+        if stopped_early:
+            context.emit("alert", step, code="kl_budget", message=stopped_early)
         tell_samples(context, actors, material.prompts, rollout, config, step)
     if stopped_early:
         go_back(learner)
