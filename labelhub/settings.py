@@ -11,13 +11,24 @@ from pathlib import Path
 from csp.constants import NONCE, NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
-from labelhub.lib.env import database_from_url, env_bool, env_int, env_list, env_secret
+from labelhub.lib.env import (
+    accelerate_config,
+    database_from_url,
+    env_bool,
+    env_int,
+    env_list,
+    env_secret,
+)
 from labelhub.lib.services import embedded_broker_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(os.environ.get("LABELHUB_VAR") or BASE_DIR / "var").resolve()
 MODELS_DIR = Path(os.environ.get("LABELHUB_MODELS") or VAR / "models").resolve()
 RUNS_DIR = VAR / "runs"
+# Training in several processes: a file of `accelerate config`, or the name of one that comes along.
+ACCELERATE_CONFIG = accelerate_config(
+    os.environ.get("LABELHUB_ACCELERATE_CONFIG", ""), BASE_DIR / "trainer" / "accelerate_configs"
+)
 
 # --- security
 SECRET_KEY = env_secret("LABELHUB_SECRET_KEY", VAR / "secret_key")

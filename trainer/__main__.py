@@ -139,6 +139,12 @@ def _meet(spec: Spec) -> Callable[[], None]:
     """Join the other processes of the run, if a launcher started several; returns how to part."""
     if ranks.world() == 1:
         return lambda: None
+    ranks.end_with_launcher()
+    if ranks.splits():
+        raise RunError(
+            f"The stage “{spec.stage}” holds its whole model in each process, so it cannot be "
+            "launched with weights that are split (FSDP, ZeRO); use a DDP configuration."
+        )
     distributed = load("trainer.distributed")
     distributed.begin(spec.config.device)
     end: Callable[[], None] = distributed.end

@@ -6,9 +6,14 @@ events, checkpoints, results. A process that was started by hand is alone and is
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import threading
 from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
 
 
 def world() -> int:
@@ -36,14 +41,20 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def shards() -> bool:
-    """Whether weights are to be split over the processes (FSDP)."""
-    return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+def splits() -> bool:
+    """Whether the launcher asks for weights that are split over the processes (FSDP, ZeRO)."""
+    wishes = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return world() > 1 and any(os.environ.get(wish, "").lower() == "true" for wish in wishes)
 
 
-def deepspeed() -> bool:
-    """Whether DeepSpeed is to split them (ZeRO)."""
-    return world() > 1 and os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+def end_with_launcher() -> None:
+    """Ask the kernel (Linux) to end this process when its launcher is killed.
+
+    A launcher starts each process in a session of its own, where a signal to its group would not
+    find it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class AgreedStop(threading.Event):

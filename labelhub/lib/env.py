@@ -68,6 +68,24 @@ def _settled_secret(file: Path) -> str:
     return secret
 
 
+def accelerate_config(value: str, shipped: Path) -> Path | None:
+    """The file of `accelerate launch` that several processes train by; none: one process trains.
+
+    `value` is a path, or the name of a file that comes along: cpu, ddp, fsdp2, zero3.
+    """
+    if not value:
+        return None
+    named = shipped / f"{value}.yaml"
+    path = named if named.is_file() else Path(value).expanduser()
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+        raise ImproperlyConfigured(
+            f"LABELHUB_ACCELERATE_CONFIG={value!r} is no file: give one that `accelerate config` "
+            f"wrote, or one of {names}."
+        )
+    return path.resolve()
+
+
 def database_from_url(url: str, sqlite_path: Path) -> dict[str, object]:
     """Turn DATABASE_URL into Django's dictionary; without one, SQLite in WAL mode under var/."""
     if not url:

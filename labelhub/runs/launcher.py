@@ -4,7 +4,8 @@ How one run is watched (`watch`):
 1. Take a lease on the run; a living lease means that another watcher is at it: go away.
 2. End what an earlier watcher's death may have left behind.
 3. Write the run folder: spec.json and the data that the stage reads.
-4. Start `python -m trainer run FOLDER` as a process group of its own.
+4. Start `python -m trainer run FOLDER` (in several processes by `accelerate launch`, where that is
+   asked for) as a process group of its own.
 5. Until it exits: carry its event lines into the database, renew the lease, pass on a wish to stop.
 6. Write down how it ended.
 
@@ -41,7 +42,9 @@ from labelhub.runs import progress
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run, RunInput
 from labelhub.runs.queries import snapshot_lines
+from labelhub.runs.rules import EXIT_FAILED, EXIT_STOPPED
 from trainer.config import CONFIGS, TEXT_NAMES, SpecError, data_dir, input_kind, parse_spec
+from trainer.events import read_events
 from trainer.manifests import folder_hash, write_manifest
 
 log = logging.getLogger(__name__)
@@ -164,7 +167,7 @@ def _follow(run: Run, folder: Path, process: subprocess.Popen[bytes]) -> str | N
     offset = _resume_offset(run)
     asked_to_stop = 0.0
     while True:
-        code = process.poll()
+        code = exit_code(process, folder)
         try:
             offset = _carry_events(run, folder / "events.jsonl", offset)
             if code is not None:
@@ -287,7 +290,24 @@ def start_trainer(run: Run, folder: Path) -> subprocess.Popen[bytes]:
 
 def trainer_command(folder: Path) -> list[str]:
     """What a person would type to do the same by hand."""
-    return [sys.executable, "-m", "trainer", "run", str(folder)]
+    words = ["-m", "trainer", "run", str(folder)]
+    if settings.ACCELERATE_CONFIG is None:
+        return [sys.executable, *words]
+    several = ["accelerate.commands.launch", "--config_file", str(settings.ACCELERATE_CONFIG)]
+    return [sys.executable, "-m", *several, *words]
+
+
+def exit_code(process: subprocess.Popen[bytes], folder: Path) -> int | None:
+    """What the trainer exited with; None while it runs.
+
+    Accelerate's launcher exits with 1 whatever its processes did; the last event tells a run that
+    was stopped from one that failed.
+    """
+    code = process.poll()
+    if code != EXIT_FAILED or settings.ACCELERATE_CONFIG is None:
+        return code
+    kinds = [event.get("kind") for event in read_events(folder)]
+    return EXIT_STOPPED if kinds and kinds[-1] == "stopped" else code
 
 
 def trainer_environment(threads: int) -> dict[str, str]:

@@ -21,13 +21,14 @@ from accelerate.commands.config.config_args import load_config_from_file
 from tests.tiny import make_tiny, make_tiny_reward, write_prompts
 from tests.trainer.judging import events_of, make_run, ranking_lines, run_here, write_lines
 from trainer import distributed, ranks
+from trainer.__main__ import main
 from trainer.manifests import verify_manifest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = ROOT / "trainer" / "accelerate_configs"
 #: figures of a metric event that are the time, or nothing but rounding
 OTHER = {"t", "sampler_gap"}
-STAGES = ("reward", "pretrain", "sft", "dpo", "rloo", "bestofn", "ppo", "ppo full")
+STAGES = ("reward", "pretrain", "sft", "dpo", "rloo", "bestofn", "ppo", "ppo full", "generate")
 
 
 def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -87,6 +88,12 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
             {"steps": 2, "episodes_per_step": 4, "answers_per_prompt": 1, "minibatches": 4}
             | {"max_new_tokens": 4, "dtype": "float32", "lora": False, "critic": "policy"}
             | {"ptx_coef": 0.5, "ptx_batch": 3, "lr": 1e-3, "critic_warmup": 1},
+        ),
+        # three chunks of one or two prompts
+        "generate": (
+            "generate",
+            {"policy": policy, "prompts": prompts},
+            {"answers": 2, "batch_size": 2, "max_new_tokens": 4, "dtype": "float32"},
         ),
         "bestofn": ("bestofn", judged, short | {"batch_size": 2, "answers": 3, "write_batch": 6}),
     }
@@ -152,7 +159,7 @@ def test_one_of_two_processes_writes(
     assert len(events_of(together, "started")) == 1
     assert len(events_of(together, "finished")) == 1
     kept = [
-        sorted(path.name for path in (one / "checkpoints").iterdir()) for one in (alone, together)
+        sorted(path.name for path in (one / "checkpoints").glob("*")) for one in (alone, together)
     ]
     assert kept[0] == kept[1]
     names = [sorted(path.name for path in (one / "out").iterdir()) for one in (alone, together)]
@@ -208,6 +215,48 @@ def test_a_cluster_s_word_without_a_rank_is_no_launch(monkeypatch: pytest.Monkey
 def test_the_second_process_has_every_other_item_and_writes_nothing(tmp_path: Path) -> None:
     assert distributed.own([0, 1, 2, 3, 4]) == [1, 3]
     assert not ranks.is_main()
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_split_weights_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage, inputs, config = specs(tmp_path)["sft"]
+    run = make_run(tmp_path / "run", stage, inputs, **config)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main(["run", str(run)]) == 1
+    assert "cannot be launched with weights that are split" in capsys.readouterr().err
+    assert not (run / "events.jsonl").exists()  # the first process says it
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    stage, inputs, config = specs(tmp_path)["reward"]
+    run = make_run(tmp_path / "run", stage, inputs, **config | {"epochs": 10_000})
+    with subprocess.Popen(
+        accelerate("-m", "trainer", "run", str(run)), cwd=ROOT, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        until = time.monotonic() + 60
+        while not events_of(run, "metric") and time.monotonic() < until:
+            time.sleep(0.1)
+        (started,) = events_of(run, "started")
+        assert Path(f"/proc/{started['pid']}").exists()
+        process.kill()
+        process.wait(10)
+    until = time.monotonic() + 10
+    while alive(started["pid"]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(started["pid"])
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_a_wish_to_stop_waits_until_all_know_it() -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 
+from trainer import distributed
 from trainer.checkpoints import publish, record, resume
 from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
@@ -65,15 +66,19 @@ def run(context: RunContext) -> dict[str, Any]:
     ) as engine:
         told = asdict(sampling) | {"engine": config.engine, "logprob_temperature": engine.heat}
         while done < len(prompts):
-            part = prompts[done : done + chunk]
+            distributed.agree_to_stop(context)
+            whole = slice(done, done + chunk)
+            part = distributed.own(prompts[whole])
             seeds = [
                 [answer_seed(context.spec.seed, prompt.id, n) for n in range(config.answers)]
                 for prompt in part
             ]
             watch = _Watch(context, config, done, len(prompts), lines)
-            sampled = engine.write(ids[done : done + chunk], seeds, watch)
-            lines += [_line(part[one.prompt], one, tokenizer) | told for one in sampled]
-            done += len(part)
+            sets: list[list[dict[str, Any]]] = [[] for _ in part]
+            for one in engine.write(distributed.own(ids[whole]), seeds, watch):
+                sets[one.prompt].append(_line(part[one.prompt], one, tokenizer) | told)
+            lines += [line for some in distributed.gather(sets) for line in some]
+            done += len(prompts[whole])
             context.emit("metric", done, total=len(prompts), **summary(lines))
 
     # 3. publish
