@@ -27,6 +27,9 @@ from typing import Any
 PROMPTS, ANSWERS, TOKENS = 16, 4, 64
 VAR = Path(os.environ.get("LABELHUB_VAR") or ROOT / "var")
 LLAMA = VAR / "bench" / "llama"
+GGUF = LLAMA / "smollm2-bf16.gguf"
+#: whether all sequences share one cache of llama.cpp
+UNIFIED = False
 #: built from source, as there are no wheels for this version of Python on the package index
 BINDINGS = "llama-cpp-python==0.3.36"
 
@@ -125,16 +128,116 @@ def transformers(options: argparse.Namespace) -> None:
     tell(write)
 
 
-def set_up() -> None:
-    """An environment with llama.cpp, built here for this processor: that takes minutes."""
+def llama(options: argparse.Namespace) -> None:
+    """llama.cpp through its Python bindings, by the script beside this one."""
     if not (LLAMA / "ready").is_file():
-        venv.create(LLAMA, clear=True, with_pip=True)
-        command = [LLAMA / "bin" / "python", "-m", "pip", "install", "--quiet", BINDINGS]
-        subprocess.run(command, check=True)
-        (LLAMA / "ready").touch()
+        raise SystemExit(
+            "There is no llama.cpp yet; run this script with --setup, which takes minutes."
+        )
+    told = ask_llama(job(options.threads, options.seed))
+    found = json.loads(told)
+    if found["units"] != PROMPTS * ANSWERS * TOKENS:
+        raise SystemExit(f"llama.cpp wrote {found['units']} tokens")
+    print(told.strip().splitlines()[-1])
 
 
-SIDES: dict[str, Any] = {"ours": ours, "transformers": transformers}
+def job(threads: int, seed: int) -> dict[str, Any]:
+    """What the script of llama.cpp is told."""
+    from trainer import modeling
+
+    tokenizer = modeling.load_tokenizer(model_path())
+    return {
+        "model": str(GGUF), "answers": ANSWERS, "tokens": TOKENS, "threads": threads, "seed": seed,
+        "prompts": [modeling.chat_ids(tokenizer, messages) for messages in prompts()],
+        "unified": UNIFIED,
+    }  # fmt: skip
+
+
+def ask_llama(what: dict[str, Any], *arguments: str) -> str:
+    """Run the script of llama.cpp in its environment; what it prints."""
+    command = [LLAMA / "bin" / "python", ROOT / "benchmarks" / "_speed_llama.py", *arguments]
+    done = subprocess.run(command, input=json.dumps(what), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"llama.cpp: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def set_up() -> None:
+    """An environment with llama.cpp, built here for this processor (minutes), and our weights in
+    its format; both are tried on the likeliest next tokens.
+    """
+    if not (LLAMA / "bin" / "python").is_file():
+        venv.create(LLAMA, with_pip=True)
+    build = ["-C", f"build-dir={LLAMA / 'build'}"]  # so that an interrupted build goes on
+    install = [LLAMA / "bin" / "python", "-m", "pip", "install", "--quiet", *build, BINDINGS]
+    subprocess.run(install, check=True, env=dict(os.environ) | {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"})
+    if not GGUF.is_file():
+        convert(model_path(), GGUF)
+    check()
+    (LLAMA / "ready").touch()
+
+
+def check() -> None:
+    """Refuse weights that do not say the same: rounding may turn one or two of the likeliest."""
+    import torch
+
+    from trainer import modeling
+
+    what = job(os.cpu_count() or 1, 0)
+    theirs = json.loads(ask_llama(what, "--check"))
+    place = modeling.Placement(torch.device("cpu"), torch.bfloat16)
+    model = modeling.load_policy(model_path(), place)
+    ours = [int(model(torch.tensor([ids])).logits[0, -1].argmax()) for ids in what["prompts"]]
+    same = sum(one == other for one, other in zip(ours, theirs, strict=True))
+    print(f"The likeliest next token is the same for {same} of {PROMPTS} prompts.")
+    if same < PROMPTS - 2:
+        raise SystemExit("llama.cpp computes something else with the converted weights.")
+
+
+def convert(source: Path, target: Path) -> None:
+    """A Llama-shaped model folder as GGUF in bfloat16, without its tokenizer: tokens go in and out.
+
+    llama.cpp pairs neighbouring numbers when it turns queries and keys by position, transformers
+    the halves of a head: the rows are reordered to that.
+    """
+    import gguf
+    import numpy as np
+    from safetensors.torch import load_file
+
+    config = json.loads((source / "config.json").read_text())
+    heads, size = config["num_attention_heads"], config["head_dim"]
+    file = gguf.GGUFWriter(str(target), "llama")
+    file.add_context_length(config["max_position_embeddings"])
+    file.add_embedding_length(config["hidden_size"])
+    file.add_block_count(config["num_hidden_layers"])
+    file.add_feed_forward_length(config["intermediate_size"])
+    file.add_head_count(heads)
+    file.add_head_count_kv(config["num_key_value_heads"])
+    file.add_rope_dimension_count(size)
+    file.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    file.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    file.add_vocab_size(config["vocab_size"])
+    file.add_tokenizer_model("no_vocab")
+    file.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, weight in load_file(source / "model.safetensors").items():
+        values = weight.float().numpy()
+        if "q_proj" in name or "k_proj" in name:
+            halves = values.reshape(-1, 2, size // 2, values.shape[1])
+            values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+        kind = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else gguf.GGMLQuantizationType.BF16
+        file.add_tensor(
+            names.get_name(name, try_suffixes=(".weight",)),
+            gguf.quants.quantize(values, kind),
+            raw_dtype=kind,
+        )
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+
+
+SIDES: dict[str, Any] = {"ours": ours, "transformers": transformers, "llama": llama}
 
 if __name__ == "__main__":
     main()

@@ -41,6 +41,8 @@ SPOILT = (
     "The policy's logits are no number any more: if it is in training, take a lower config.lr and "
     "a new run folder; else its weights are damaged: restore them."
 )
+#: tokens that could be read in the time that one more pass through the model costs
+PASS = 64
 
 
 def answer_seed(run_seed: int, *names: str | int) -> int:
@@ -228,6 +230,19 @@ class _RoomyLayer(DynamicLayer):
         """Room for so many tokens and for some more."""
         return (wanted // ROOM + 1) * ROOM
 
+    def fill(self, parts: Sequence[_RoomyLayer], order: Tensor) -> None:
+        """Take over what several caches hold, the shorter ones filled up on the left; of all their
+        rows those of `order`.
+        """
+        self.lazy_initialization(parts[0].keys, parts[0].values)
+        self.filled = max(part.filled for part in parts)
+        for name in ("keys", "values"):
+            each = [getattr(part, name) for part in parts]
+            wide = [
+                torch.nn.functional.pad(one, (0, 0, self.filled - one.shape[-2], 0)) for one in each
+            ]
+            setattr(self, name, torch.cat(wide)[order])
+
     def keep(self, order: Tensor, moved: Tensor) -> None:
         """Keep the rows `order`; of these only the places `moved` do not stand there already."""
         for name in ("keys", "values"):
@@ -389,7 +404,46 @@ def _seen(
 def _read_prompts(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int
 ) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Logits after each prompt (b, V), the cache, and the mask (b, t); padded on the left."""
+    """Logits after each prompt (b, V), the cache, and the mask (b, t); padded on the left.
+
+    Prompts of different length are read in several parts, so that less padding is read.
+    """
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts))
+    whole = new_cache(model)
+    apart = device.type == "cpu" and all(isinstance(one, _RoomyLayer) for one in whole.layers)
+    parts = by_length([len(prompt) for prompt in prompts]) if apart else []
+    if len(parts) < 2:
+        return _read_part(model, prompts, pad)
+    found = [_read_part(model, [prompts[row] for row in part], pad) for part in parts]
+    order = torch.tensor([row for part in parts for row in part], device=device)
+    back = order.argsort()
+    masks = [torch.nn.functional.pad(mask, (longest - mask.shape[1], 0)) for _, _, mask in found]
+    for number, layer in enumerate(whole.layers):
+        layer.fill([cache.layers[number] for _, cache, _ in found], back)
+    return torch.cat([logits for logits, _, _ in found])[back], whole, torch.cat(masks)[back]
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in parts of similar length, so that padded tokens and PASS for each part are fewest."""
+    rows = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    # cost of the first j rows, and where their last part begins
+    best: list[tuple[int, int]] = [(0, 0)]
+    for j in range(1, len(rows) + 1):
+        cost = [(best[i][0] + (j - i) * lengths[rows[j - 1]] + PASS, i) for i in range(j)]
+        best.append(min(cost))
+    parts, end = [], len(rows)
+    while end:
+        begin = best[end][1]
+        parts.append(rows[begin:end])
+        end = begin
+    return parts[::-1]
+
+
+def _read_part(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """`_read_prompts` in one pass."""
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad, device=device)

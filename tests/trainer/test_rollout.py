@@ -257,6 +257,32 @@ def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
     check(go_on(new))
 
 
+def test_prompts_are_read_in_parts_where_that_saves_padding() -> None:
+    # a part costs as much as 64 tokens: 3 × 10 + 2 × 100 + 2 × 64 = 358 beside 5 × 100 + 64 = 564
+    assert rollout.by_length([10, 100, 9, 100, 10]) == [[2, 0, 4], [1, 3]]
+    assert rollout.by_length([10, 20, 10]) == [[0, 2, 1]]
+    # 2 × 40 + 64 = 144 for both together, 10 + 40 + 128 = 178 apart
+    assert rollout.by_length([40, 10]) == [[1, 0]]
+
+
+def test_parts_give_what_one_pass_gives(
+    policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rollout._read_part(policy, PROMPTS, pad=0)
+    monkeypatch.setattr(rollout, "PASS", 0)
+    passes = []
+    read = rollout._read_part
+    monkeypatch.setattr(rollout, "_read_part", lambda *a, **k: passes.append(1) or read(*a, **k))
+    logits, cache, mask = rollout._read_prompts(policy, PROMPTS, pad=0)
+    assert len(passes) == 3
+    torch.testing.assert_close(logits, whole[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(mask, whole[2])
+    hidden = mask[:, None, :, None].bool()
+    for one, other in zip(cache.layers, whole[1].layers, strict=True):
+        assert one.filled == other.filled == 7
+        torch.testing.assert_close(one.keys * hidden, other.keys * hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_tokens_come_as_often_as_their_probability_says() -> None:
     count = 4000
     seeds = [rollout.answer_seed(0, n) for n in range(count)]
