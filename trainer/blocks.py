@@ -12,6 +12,7 @@ Non-goals: training; blocks with experts, with biases of their own kind or with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -90,9 +91,14 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021) on (b, t, h, d), halves of d paired, by (b, t, d) cosines
     and sines.
     """
-    half = x.shape[-1] // 2
-    signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    return torch.addcmul(x * cos[:, :, None], x.roll(half, -1), signed[:, :, None])
+    return torch.addcmul(x * cos[:, :, None], x.roll(x.shape[-1] // 2, -1), _signed(sin))
+
+
+@lru_cache(maxsize=1)
+def _signed(sin: Tensor) -> Tensor:
+    """Sines for halves that have changed places; the same tensor comes to every layer of a pass."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
 
 
 class Found(NamedTuple):
@@ -142,6 +148,8 @@ def alike(
 ) -> frozenset[type]:
     """The kinds of block whose first one gave, when `run` ran the model, what its twin gives."""
     kinds = {type(one.block): one.block for one in reversed(found)}
+    if not kinds:
+        return frozenset()
     seen: dict[type, tuple[Any, Any, Any]] = {}
 
     def take(block: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
