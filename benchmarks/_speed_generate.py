@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import subprocess
+import tarfile
 import time
 import venv
 from collections.abc import Callable
@@ -168,13 +169,30 @@ def set_up() -> None:
     """
     if not (LLAMA / "bin" / "python").is_file():
         venv.create(LLAMA, with_pip=True)
-    build = ["-C", f"build-dir={LLAMA / 'build'}"]  # so that an interrupted build goes on
-    install = [LLAMA / "bin" / "python", "-m", "pip", "install", "--quiet", *build, BINDINGS]
-    subprocess.run(install, check=True, env=dict(os.environ) | {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"})
+    if not (LLAMA / "ready").is_file():
+        build()
     if not GGUF.is_file():
         convert(model_path(), GGUF)
     check()
     (LLAMA / "ready").touch()
+
+
+def build() -> None:
+    """Compile and install llama.cpp's bindings; an interrupted build goes on where it was."""
+    pip = [str(LLAMA / "bin" / "python"), "-m", "pip"]
+    source = LLAMA / "source"
+    if not source.is_dir():
+        fetch = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(LLAMA)]
+        subprocess.run([*pip, *fetch, BINDINGS], check=True)
+        (archive,) = LLAMA.glob("llama_cpp_python-*.tar.gz")
+        with tarfile.open(archive) as bundle:
+            bundle.extractall(LLAMA / "unpacked", filter="data")
+        (folder,) = (LLAMA / "unpacked").iterdir()
+        folder.rename(source)
+    install = ["install", "--quiet", "-C", f"build-dir={LLAMA / 'build'}", str(source)]
+    # its parts for pictures are of no use here
+    environment = dict(os.environ) | {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}
+    subprocess.run([*pip, *install], check=True, env=environment)
 
 
 def check() -> None:
