@@ -126,7 +126,8 @@ def test_the_list_filters(world: World, hub: Client) -> None:
         return {row["id"] for row in hub.get(RUNS + query).json()["results"]}
 
     waiting, stopped = world.waiting.pk, world.stopped.pk
-    assert found("") == {waiting, stopped}
+    compared = world.project.runs.get(stage="evaluate").pk
+    assert found("") == {waiting, stopped, compared}
     assert found("?state=stopped") == {stopped}
     assert found("?stage=generate&project=everyday") == {waiting}
 
@@ -176,7 +177,7 @@ def test_versions_filter_by_kind_and_include_the_bases(world: World, hub: Client
         rows = hub.get(f"/api/v1/versions/{query}").json()["results"]
         return {row["name"] for row in rows}
 
-    assert found("") == {"tiny-base", "everyday/policy-v1"}
+    assert found("") == {"tiny-base", "everyday/policy-v1", "everyday/reward-v1"}
     assert found("?project=everyday&kind=policy") == {"everyday/policy-v1"}
     assert found("?kind=base") == {"tiny-base"}
 
