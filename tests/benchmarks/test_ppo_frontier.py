@@ -33,11 +33,11 @@ def test_best_of_n_reads_the_untrained_model_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_gain_at_a_kl_lies_between_a_methods_points() -> None:
-    points = [{"kl": 2.0, "hidden": 0.4}, {"kl": 1.0, "hidden": 0.3}]
-    assert ppo_frontier.at_kl(points, 0.5, "hidden") == pytest.approx(0.15)
-    assert ppo_frontier.at_kl(points, 1.25, "hidden") == pytest.approx(0.325)
-    assert ppo_frontier.at_kl(points, 2.0, "hidden") == pytest.approx(0.4)
-    assert ppo_frontier.at_kl(points, 2.1, "hidden") is None
+    points = [{"kl": 4.0, "hidden": 0.6}, {"kl": 1.0, "hidden": 0.4}]
+    assert ppo_frontier.at_kl(points, 0.25, "hidden") == pytest.approx(0.2)  # √.25 = half of √1
+    assert ppo_frontier.at_kl(points, 2.25, "hidden") == pytest.approx(0.5)
+    assert ppo_frontier.at_kl(points, 4.0, "hidden") == pytest.approx(0.6)
+    assert ppo_frontier.at_kl(points, 4.1, "hidden") is None
 
 
 def test_a_mean_over_seeds_has_its_interval() -> None:
