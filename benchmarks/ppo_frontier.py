@@ -34,7 +34,6 @@ import os
 import random
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -102,7 +101,6 @@ def folder_of(named: Path | None) -> Iterator[Path]:
 
 def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Rankings, a reward model and every policy; the figures of each."""
-    begun = time.monotonic()
     prompts, heldout = split_prompts(options.model, options.prompts, seed)
     data = folder / "data"
     write(data / "prompts.jsonl", prompts)
@@ -146,7 +144,6 @@ def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> dict[str, 
         sys.stderr.write(f"seed {seed}, {name}: {told(points[name])}\n")
     return {
         "prompts": len(prompts), "pair_accuracy": accuracy, "points": points, "best_of": best,
-        "seconds": round(time.monotonic() - begun),
     }  # fmt: skip
 
 
