@@ -23,6 +23,7 @@ ROOMS = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(
     os.environ.get("DATABASE_URL", "").startswith("postgres"), reason="all tests run on it already"
 )
@@ -34,7 +35,7 @@ def test_the_rooms_keep_their_promises_on_postgresql() -> None:
         env={**os.environ, "DATABASE_URL": postgres_url()},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=880,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -206,10 +206,9 @@ def test_one_voice_for_each_person_and_set_may_be_trained_on(
     [
         (Purpose.GOLD, Kind.GOLD),
         (Purpose.TUTORIAL, Kind.TUTORIAL),
-        (Purpose.COMPARE, Kind.OPINION),
     ],
 )
-def test_what_teaches_no_model_is_told_to_nobody(
+def test_what_decides_nothing_is_told_to_nobody(
     project: Project,
     ann: User,
     purpose: str,
