@@ -140,10 +140,16 @@ def _meet(spec: Spec) -> Callable[[], None]:
     if ranks.world() == 1:
         return lambda: None
     ranks.end_with_launcher()
-    if ranks.splits():
+    if ranks.asks_for_zero():
         raise RunError(
-            f"The stage “{spec.stage}” holds its whole model in each process, so it cannot be "
-            "launched with weights that are split (FSDP, ZeRO); use a DDP configuration."
+            "No stage can be launched with weights that are split by DeepSpeed (ZeRO); use a "
+            "configuration of FSDP2 or DDP."
+        )
+    if ranks.splits() and not spec.config.can_split:
+        raise RunError(
+            f"The stage “{spec.stage}” with these settings holds its whole model in each process, "
+            "so it cannot be launched with weights that are split (FSDP); use a DDP configuration. "
+            "Split weights can learn in pretrain, and in reward with config.lora false."
         )
     distributed = load("trainer.distributed")
     distributed.begin(spec.config.device)

@@ -70,6 +70,7 @@ def record(
     `scores` are the stage's own figures of the states after some of its steps, more being better:
     of this one, or of earlier ones that are only now known.
     """
+    tensors = distributed.whole_tensors(tensors)
     if not ranks.is_main():
         return
     config = cast(CheckpointedConfig, context.spec.config)
@@ -197,10 +198,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     """Put back what `optimizer_state` took; settings such as the learning rate stay the optimiser's
     own.
     """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+            own = distributed.part_of(tensor, parameters[int(index)])
+            state.setdefault(int(index), {})[key] = own
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

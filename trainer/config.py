@@ -67,6 +67,11 @@ class StageConfig:
         for item in dataclasses.fields(self):
             _check_value(self.stage, item, getattr(self, item.name))
 
+    @property
+    def can_split(self) -> bool:
+        """Whether its weights can be split over processes while they learn (FSDP)."""
+        return False
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StageConfig:
         """The settings in `values`, defaults for the rest; refuses an unknown key by its name."""
@@ -235,6 +240,10 @@ class PretrainConfig(CheckpointedConfig):
     sample_tokens: int = knob(48, "longest sample in tokens", low=1)
     checkpoint_every: int = knob(100, "optimiser steps between checkpoints", low=1)
 
+    @property
+    def can_split(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(CheckpointedConfig):
@@ -359,6 +368,10 @@ class RewardConfig(CheckpointedConfig):
     weight_decay: float = knob(0.0, "weight decay", low=0)
     grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+    @property
+    def can_split(self) -> bool:
+        return not self.lora
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,13 +8,18 @@ Choices
 - What is cheap (rewards, advantages, metrics) every process computes for all, so that the code of a
   stage reads as if it were alone; what is dear (passes over a model) is shared.
 - Process 0 alone writes; the others wait for it where it does.
+- Where the launcher asks for FSDP, weights are split while they learn (sharding.py); alone, and
+  without that wish, nothing of it is imported.
 Non-goals: tensor and pipeline parallelism.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import importlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -102,6 +107,18 @@ def anyone(wish: bool) -> bool:
     return bool(sums([float(wish)])[0])
 
 
+def idle_passes(passes: int) -> int:
+    """How many more passes than this process's another one makes through split weights.
+
+    They are whole only while all ask for them, so whoever has less to learn makes idle passes.
+    """
+    if not ranks.splits():
+        return 0
+    most = torch.tensor(passes)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most) - passes
+
+
 def agree_to_stop(context: RunContext) -> bool:
     """Between two steps: from here on all processes know whether one was asked to stop.
 
@@ -116,11 +133,12 @@ def agree_to_stop(context: RunContext) -> bool:
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Sum each gradient over the processes; one that had nothing to learn from adds 0.
 
-    A weight that got no gradient in any of them stays without: an optimiser passes it over.
+    A weight that got no gradient in any of them stays without: an optimiser passes it over. The
+    gradients of split weights are sums already.
     """
     if ranks.world() == 1:
         return
-    learned = list(parameters)
+    learned = [parameter for parameter in parameters if not is_split(parameter)]
     there = sums([float(parameter.grad is not None) for parameter in learned])
     learned = [parameter for parameter, count in zip(learned, there, strict=True) if count]
     for parameter in learned:
@@ -135,6 +153,28 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
+    """Scale the summed gradients down to a norm of `limit` together; returns the norm before.
+
+    Of split ones each process adds the squares of its part; whole ones are the same everywhere.
+    """
+    learned = [parameter for parameter in parameters if parameter.grad is not None]
+    if not any(map(is_split, learned)):
+        return torch.nn.utils.clip_grad_norm_(learned, limit).item()
+    gradients: list[tuple[Tensor, bool]] = []
+    for parameter in learned:
+        gradient: Any = parameter.grad
+        parted = is_split(gradient)
+        gradients.append((gradient.to_local() if parted else gradient, parted))
+    squares = [0.0, 0.0]
+    for gradient, parted in gradients:
+        squares[parted] += gradient.double().square().sum().item()
+    norm = math.sqrt(squares[False] + sums([squares[True]])[0])
+    for gradient, _ in gradients:
+        gradient.mul_(min(1.0, limit / (norm + 1e-6)))
+    return norm
+
+
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
     """Neighbours of one number format, some millions of numbers together."""
     bucket: list[torch.nn.Parameter] = []
@@ -146,3 +186,58 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
         bucket.append(parameter)
     if bucket:
         yield bucket
+
+
+# --- split weights --------------------------------------------------------------------------------
+
+
+def is_split(tensor: Tensor) -> bool:
+    """Whether this process holds only its part of the tensor (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _sharding() -> Any:
+    """What can split weights; costs an import, so only who needs it asks for it."""
+    return importlib.import_module("trainer.sharding")
+
+
+def split(
+    model: Any, optimizer: torch.optim.Optimizer, learners: Sequence[dict[str, torch.nn.Parameter]]
+) -> None:
+    """Split the weights over the processes, if the launcher asks for it (sharding.split)."""
+    if ranks.splits():
+        _sharding().split(model, optimizer, learners)
+
+
+def join(
+    model: Any, optimizer: torch.optim.Optimizer, learners: Sequence[dict[str, torch.nn.Parameter]]
+) -> Any:
+    """The model with whole weights, to be measured and written (sharding.join)."""
+    return _sharding().join(model, optimizer, learners) if ranks.splits() else model
+
+
+def whole(model: Any) -> contextlib.AbstractContextManager[None]:
+    """Within, all weights are in every process (sharding.whole)."""
+    found: contextlib.AbstractContextManager[None] = (
+        _sharding().whole(model) if ranks.splits() else contextlib.nullcontext()
+    )
+    return found
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a whole tensor that belongs to the weight `like`."""
+    found: Tensor = _sharding().part_of(tensor, like) if is_split(like) else tensor
+    return found
+
+
+def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as one process alone would have them; process 0 gets them, the others none."""
+    found = {}
+    for name, tensor in tensors.items():
+        given: Any = tensor
+        if is_split(tensor):
+            given = given.detach().full_tensor()  # all take part
+            given = given.cpu() if ranks.is_main() else None
+        if ranks.is_main():
+            found[name] = given
+    return found

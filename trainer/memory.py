@@ -30,6 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainer import ranks
 from trainer.config import Spec, StageConfig, resolve_path
 from trainer.events import RunError
 from trainer.types import SHAPES
@@ -255,6 +256,24 @@ class Plan:
         """Gradient and moments of weights that are float32 themselves."""
         self.add("gradient and moments", net.parameters * share * LEARNED)
 
+    def every_weight(
+        self, name: str, net: Network, size: int, after: str, *, stays: int = 0
+    ) -> None:
+        """Weights that all learn, their gradient and moments.
+
+        Where they are split over processes (sharding.py), whole weights are there before training
+        and in the phase `after` it; `stays` of them are never split.
+        """
+        if not ranks.splits():
+            self.weights(name, net, size)
+            self.learned(net)
+            return
+        own = stays + (net.parameters - stays) / ranks.world()
+        self.add(f"{name}, whole, beside its part", (net.parameters + own) * size, after)
+        self.add(f"part of the {name}, gradient, moments", own * (size + LEARNED), "training")
+        largest = max(net.parameters / net.layers, net.vocabulary * net.width - stays)
+        self.add("two layers at once, with a gradient", 3 * largest * size, "training")
+
     def states(
         self, net: Network, tokens: int, row: int, phase: str, *, layers: int, size: int = 0
     ) -> None:
@@ -304,14 +323,16 @@ def plan_reward(plan: Plan) -> None:
     config, net = plan.config, plan.network("base")
     plan.process()
     size = plan.size if config.lora or config.dtype != "auto" else 4
-    plan.weights("base", net, size)
+    if config.lora:
+        plan.weights("base", net, size)
+    else:
+        plan.every_weight("base", net, size, "scoring")
     row = plan.longest("rankings", most=min(config.max_length, net.window))
     tokens = max(config.token_budget, row)
     if config.lora:
         plan.adapter(net, config.lora_r, lora_layers(net, config))
         layers = lora_layers(net, config)
     else:
-        plan.learned(net)
         layers = net.layers
     plan.states(net, tokens, row, "training", layers=layers, size=size)
     plan.packed(net, "scoring", adapted=layers if config.lora else 0)
@@ -433,8 +454,8 @@ def _trainer_states(plan: Plan, net: Network, tokens: int, row: int, layers: int
 def plan_pretrain(plan: Plan) -> None:
     config, net = plan.config, planned_network(plan.config)
     plan.process()
-    plan.weights("network", net, 4)
-    plan.learned(net)
+    embedding = net.vocabulary * net.width
+    plan.every_weight("network", net, 4, "testing", stays=embedding)
     rows = min(config.micro_batch_size or config.batch_size, config.batch_size)
     tokens = rows * config.max_length
     plan.states(net, tokens, config.max_length, "training", layers=net.layers)

@@ -42,9 +42,17 @@ def is_main() -> bool:
 
 
 def splits() -> bool:
-    """Whether the launcher asks for weights that are split over the processes (FSDP, ZeRO)."""
-    wishes = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    return world() > 1 and any(os.environ.get(wish, "").lower() == "true" for wish in wishes)
+    """Whether the launcher asks for weights that are split over the processes (FSDP)."""
+    return world() > 1 and _asked("ACCELERATE_USE_FSDP")
+
+
+def asks_for_zero() -> bool:
+    """Whether the launcher asks for DeepSpeed's ZeRO, which splits weights in a way of its own."""
+    return world() > 1 and _asked("ACCELERATE_USE_DEEPSPEED")
+
+
+def _asked(wish: str) -> bool:
+    return os.environ.get(wish, "").lower() == "true"
 
 
 def end_with_launcher() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,11 @@ class StopAt(threading.Event):
     def is_set(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+def from_checkpoint(source: Path, folder: Path, *, step: int) -> Path:
+    """A run folder that has come as far as one checkpoint of another."""
+    name = f"checkpoints/step_{step}"
+    shutil.copytree(source / name, folder / name)
+    shutil.copy(source / "spec.json", folder / "spec.json")
+    return folder

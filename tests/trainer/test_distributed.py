@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,19 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
     }
 
 
-def launch(*command: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
+def launch(
+    *command: str, config: str = "cpu.yaml", options: Sequence[str] = (), timeout: int = 120
+) -> subprocess.CompletedProcess[str]:
     """A command in two processes, as accelerate's own launcher starts them."""
     return subprocess.run(
-        accelerate(*command), cwd=ROOT, env=environment(), timeout=timeout, text=True,
-        capture_output=True, check=False,
+        accelerate(*options, *command, config=config), cwd=ROOT, env=environment(),
+        timeout=timeout, text=True, capture_output=True, check=False,
     )  # fmt: skip
 
 
-def accelerate(*command: str) -> list[str]:
+def accelerate(*command: str, config: str = "cpu.yaml") -> list[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*launcher, "--config_file", str(CONFIGS / "cpu.yaml"), *command]
+    return [*launcher, "--config_file", str(CONFIGS / config), *command]
 
 
 def environment() -> dict[str, str]:
@@ -218,14 +221,27 @@ def test_the_second_process_has_every_other_item_and_writes_nothing(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("second_of_two")
+@pytest.mark.parametrize(
+    ("stage", "wish", "sentence"),
+    [
+        ("sft", "FSDP", "cannot be launched with weights that are split"),
+        ("reward", "FSDP", "cannot be launched with weights that are split"),  # an adapter
+        ("pretrain", "DEEPSPEED", "No stage can be launched with weights that are split by Deep"),
+    ],
+)
 def test_split_weights_are_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: str,
+    wish: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage, inputs, config = specs(tmp_path)["sft"]
+    stage, inputs, config = specs(tmp_path)[stage]
     run = make_run(tmp_path / "run", stage, inputs, **config)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv(f"ACCELERATE_USE_{wish}", "true")
     assert main(["run", str(run)]) == 1
-    assert "cannot be launched with weights that are split" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
     assert not (run / "events.jsonl").exists()  # the first process says it
 
 

@@ -169,7 +169,11 @@ def run(context: RunContext) -> dict[str, Any]:
         restore(fit, checkpoint)
 
     # 4. train
+    distributed.split(fit.model, fit.optimizer, [fit.parameters])
+    if checkpoint:
+        load_optimizer(fit.optimizer, checkpoint.tensors)
     train(context, fit, digest)
+    fit.model = distributed.join(fit.model, fit.optimizer, [fit.parameters])
 
     # 5. measure the model as it will be written
     fit.model.to(placement.dtype)
@@ -371,11 +375,10 @@ def new_model(config: PretrainConfig, tokenizer: Any) -> Any:
 
 
 def restore(fit: Fit, checkpoint: Checkpoint) -> None:
-    """Put back what `checkpoint_now` took."""
+    """Put back what `checkpoint_now` took, but for the optimiser's state."""
     with torch.no_grad():
         for name, parameter in fit.parameters.items():
             parameter.copy_(checkpoint.tensors[f"model.{name}"])
-    load_optimizer(fit.optimizer, checkpoint.tensors)
     fit.step, fit.seen = checkpoint.step, checkpoint.state["seen"]
 
 
@@ -416,11 +419,13 @@ def train(context: RunContext, fit: Fit, digest: str) -> None:
         fit.step += 1
         last = fit.step == total
         if last or fit.step % config.measure_every == 0:
-            values |= look(fit)
+            with distributed.whole(fit.model):
+                values |= look(fit)
         epoch = fit.step / epoch_steps
         context.emit("metric", fit.step, total=total, **values, lr=rate, epoch=epoch)
         if last or fit.step % config.sample_every == 0:
-            write_samples(context, fit, total)
+            with distributed.whole(fit.model):
+                write_samples(context, fit, total)
         if last or fit.step % config.checkpoint_every == 0:
             checkpoint_now(context, fit, digest, values.get("heldout_loss"))
             saved = fit.step
@@ -483,16 +488,21 @@ def take_step(context: RunContext, fit: Fit, rows: Rows, rate: float) -> dict[st
     count = max(1, int((rows.targets != IGNORED).sum()))
     mine = Rows(*map(distributed.own, rows))
     total = 0.0
-    for begin in range(0, max(1, len(mine.ids)), size):
+    passes = max(1, -(-len(mine.ids) // size))
+    passes += distributed.idle_passes(passes)
+    for begin in range(0, passes * size, size):
         if context.should_stop():
             fit.optimizer.zero_grad(set_to_none=True)
             return None
-        loss = token_losses(fit, mine.part(begin, begin + size), fit.config.apart).sum() / count
+        part = mine.part(begin, begin + size)
+        if not len(part.ids):
+            part = silent(rows.part(0, 1))
+        loss = token_losses(fit, part, fit.config.apart).sum() / count
         loss.backward()
         total += loss.item()
     (total,) = distributed.sums([total])
     distributed.sum_gradients(fit.parameters.values())
-    norm = nn.utils.clip_grad_norm_(fit.parameters.values(), fit.config.grad_clip or math.inf)
+    norm = distributed.clip_gradients(fit.parameters.values(), fit.config.grad_clip or math.inf)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise no_number("The loss is", fit.step + 1)
     for group in fit.optimizer.param_groups:
@@ -500,7 +510,12 @@ def take_step(context: RunContext, fit: Fit, rows: Rows, rate: float) -> dict[st
     fit.optimizer.step()
     fit.optimizer.zero_grad(set_to_none=True)
     fit.seen += int((rows.segments >= 0).sum())
-    return {"loss": total, "grad_norm": norm.item(), "tokens": fit.seen}
+    return {"loss": total, "grad_norm": norm, "tokens": fit.seen}
+
+
+def silent(rows: Rows) -> Rows:
+    """The rows with nothing to foretell: a process without any adds 0 to every gradient."""
+    return rows._replace(targets=torch.full_like(rows.targets, IGNORED))
 
 
 def token_losses(fit: Fit, rows: Rows, apart: bool) -> Tensor:

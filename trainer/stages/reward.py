@@ -182,7 +182,11 @@ def run(context: RunContext) -> dict[str, Any]:
     # 3. train
     if fit.step < steps_in(config, len(training)) or not config.epochs:
         lowered = begin(context, fit, training, groups, shares, fresh=not has_head(base))
+        distributed.split(fit.model, fit.optimizer, fit.learners)
+        if checkpoint:
+            load_optimizer(fit.optimizer, checkpoint.tensors)
         train(context, fit, training, groups, lowered, shares)
+        fit.model = distributed.join(fit.model, fit.optimizer, fit.learners)
     nu = fitted_nu(fit)
     judge = finish(fit)
 
@@ -459,11 +463,10 @@ def scale_heads(fit: Fit, groups: Sequence[Group]) -> None:
 
 
 def restore(fit: Fit, checkpoint: Checkpoint) -> None:
-    """Put back what `checkpoint_now` took."""
+    """Put back what `checkpoint_now` took, but for the optimiser's state."""
     with torch.no_grad():
         for name, parameter in fit.parameters.items():
             parameter.copy_(checkpoint.tensors[f"model.{name}"])
-    load_optimizer(fit.optimizer, checkpoint.tensors)
     fit.step = checkpoint.step
     fit.recent.extend(checkpoint.state["recent"])
 
@@ -604,10 +607,14 @@ def take_step(
     device = next(fit.model.parameters()).device
     mine = distributed.own(chosen)
     sizes = [sum(map(width, groups[index])) for index in mine]
-    for bucket in length_buckets(sizes, fit.config.token_budget) or [[]]:
+    buckets = length_buckets(sizes, fit.config.token_budget)
+    idle: list[list[int]] = [[]] * distributed.idle_passes(len(buckets))
+    for bucket in [*buckets, *idle] or [[]]:
         if context.should_stop():
             return None
-        if not bucket:  # more processes than rankings in this step
+        if not bucket:  # more processes than rankings in this step, or less to do than others
+            if idle:
+                idle_pass(fit, groups[chosen[0]])
             continue
         part = [mine[place] for place in bucket]
         batch = collate([row for index in part for row in groups[index]], fit.pad, device)
@@ -626,7 +633,7 @@ def take_step(
     (total,) = distributed.sums([total])
     distributed.sum_gradients(one for own in fit.learners for one in own.values())
     limit = fit.config.grad_clip or math.inf
-    norms = [nn.utils.clip_grad_norm_(own.values(), limit) for own in fit.learners]
+    norms = [distributed.clip_gradients(own.values(), limit) for own in fit.learners]
     if not (math.isfinite(total) and all(map(math.isfinite, norms))):
         raise no_number("The loss is", fit.step + 1)
     for group in fit.optimizer.param_groups:
@@ -656,6 +663,12 @@ def learn(
         total += loss.item() / len(fit.learners)
         columns.append(scores.detach())
     return total, torch.cat(columns[::-1], dim=1)
+
+
+def idle_pass(fit: Fit, rows: Group) -> None:
+    """A pass over one ranking that adds 0 to every gradient: see `distributed.idle_passes`."""
+    batch = collate(rows, fit.pad, next(fit.model.parameters()).device)
+    (training_scores(fit, batch).sum() * 0.0).backward()
 
 
 def training_scores(fit: Fit, batch: Batch) -> Tensor:
