@@ -31,7 +31,7 @@ from trainer.types import Sampled, Sampling
 #: tokens whose weights are summed at once when one is drawn
 BLOCK = 256
 #: weights that are looked at together: they should fit into a cache
-NEAR = 2**18
+NEAR = 2**19
 #: likeliest tokens that top-p looks at before it sorts the whole vocabulary
 LIKELY = 1024
 #: places by which a cache grows
