@@ -1,7 +1,8 @@
 """How near is the memory that a run is said to need to what it takes? `./run bench memory`
 
 Runs stages on made-up data in processes of their own, one after the other, and compares the largest
-resident size of each (`ru_maxrss`) with the estimate that its `started` event carries.
+resident size of each (`ru_maxrss`) with the estimate that its `started` event carries. Weights that
+are split are so over two processes, of which the larger one counts.
 
     ./run bench memory [--models tiny smollm2] [--only reward ppo] [--json FILE]
 """
@@ -27,6 +28,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "reward": ("reward", {"epochs": 1}, {"rankings": "rankings"}, "base"),
     "reward, 4 heads": ("reward", {"epochs": 1, "ensemble": 4}, {"rankings": "rankings"}, "base"),
     "reward, full": ("reward", {"epochs": 1, "lora": False}, {"rankings": "rankings"}, "base"),
+    "reward, full, split in 2": (
+        "reward", {"epochs": 1, "lora": False}, {"rankings": "rankings"}, "base"
+    ),
     "score": ("score", {}, {"answers": "answers"}, "reward"),
     "ppo": ("ppo", {"steps": 1}, {"prompts": "prompts", "reward": "reward"}, "policy"),
     "sft": ("sft", {"epochs": 1}, {"pairs": "pairs"}, "base"),
@@ -35,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "bestofn": ("bestofn", {}, {"prompts": "prompts", "reward": "reward"}, "policy"),
     "pretrain": ("pretrain", {"size": "15m", "steps": 2, "vocabulary": 400}, {"text": "text"}, ""),
 }  # fmt: skip
+#: how two processes start that split the weights
+SPLIT = ["-m", "accelerate.commands.launch", "--config_file=trainer/accelerate_configs/fsdp2.yaml"]
 WORDS = """
 the a my day was warm and bright so we went down to see old boats on still water near tall trees
 where children played with paper birds until rain began to fall softly over quiet roofs
@@ -117,10 +123,10 @@ def measure(folder: Path, data: Path, model: str, case: str) -> dict[str, Any]:
     (place / "spec.json").write_text(
         json.dumps({"stage": stage, "config": config, "inputs": inputs})
     )
+    launcher = [*SPLIT, "--num_processes=2"] if "split" in case else []
+    command = [sys.executable, *launcher, "-m", "trainer", "run", str(place)]
     begun = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", "trainer", "run", str(place)], cwd=ROOT, env=dict(os.environ)
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
