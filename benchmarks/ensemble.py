@@ -23,6 +23,7 @@ import tempfile
 from statistics import fmean
 from typing import Any
 
+from benchmarks._hidden import ranked
 from labelhub.autopilot.preferences import PREFERENCES
 from trainer.events import read_events
 from trainer.statistics import t95
@@ -78,19 +79,7 @@ def generate(folder: Path, model: str, prompts: int) -> list[dict[str, Any]]:
 def rank(folder: Path, answers: list[dict[str, Any]], preference: str, seed: int) -> Path:
     """Rankings by the hidden preference with its noise; those held out in a file of their own."""
     dice = random.Random(seed)
-    sets: dict[str, list[dict[str, Any]]] = {}
-    for line in answers:
-        sets.setdefault(line["prompt_id"], []).append(line)
-    lines = []
-    for some in sets.values():
-        ranks = PREFERENCES[preference].rank([one["text"] for one in some], dice)
-        lines.append(
-            {
-                "prompt": some[0]["prompt"],
-                "answers": [{"id": one["id"], "text": one["text"]} for one in some],
-                "ranks": {one["id"]: place for one, place in zip(some, ranks, strict=True)},
-            }
-        )
+    lines = ranked(answers, preference, dice)
     dice.shuffle(lines)
     border = round(HELDOUT * len(lines))
     write(folder / "heldout.jsonl", lines[:border])

@@ -40,6 +40,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from benchmarks._hidden import ranked
 from labelhub.autopilot.preferences import PREFERENCES
 from trainer.config import resolve_path
 from trainer.statistics import t95
@@ -109,7 +110,8 @@ def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> dict[str, 
         folder / "answers", "generate", {"answers": ANSWERS, "max_new_tokens": TOKENS},
         {"policy": options.model, "prompts": str(data / "prompts.jsonl")}, seed,
     )  # fmt: skip
-    write(data / "rankings.jsonl", rank(lines_of(answers), options.preference, seed))
+    rankings = ranked(lines_of(answers), options.preference, random.Random(seed))
+    write(data / "rankings.jsonl", rankings)
     rankings = str(data / "rankings.jsonl")
     reward = run(
         folder / "reward", "reward", {}, {"base": options.model, "rankings": rankings}, seed
@@ -155,25 +157,6 @@ def split_prompts(model: str, count: int, seed: int) -> tuple[list[Any], list[An
     lines = [json.loads(line) for line in text.splitlines()]
     random.Random(seed).shuffle(lines)
     return lines[HELDOUT : HELDOUT + count], lines[:HELDOUT]
-
-
-def rank(answers: Sequence[dict[str, Any]], preference: str, seed: int) -> list[dict[str, Any]]:
-    """Rankings by the hidden preference with its noise."""
-    dice = random.Random(seed)
-    sets: dict[str, list[dict[str, Any]]] = {}
-    for line in answers:
-        sets.setdefault(line["prompt_id"], []).append(line)
-    lines = []
-    for some in sets.values():
-        ranks = PREFERENCES[preference].rank([one["text"] for one in some], dice)
-        lines.append(
-            {
-                "prompt": some[0]["prompt"],
-                "answers": [{"id": one["id"], "text": one["text"]} for one in some],
-                "ranks": {one["id"]: place for one, place in zip(some, ranks, strict=True)},
-            }
-        )
-    return lines
 
 
 def utilities(lines: Sequence[dict[str, Any]], preference: str) -> dict[str, list[float]]:

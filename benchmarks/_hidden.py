@@ -1,0 +1,27 @@
+"""Rankings by a hidden preference, for benchmarks that need rankings whose truth is known."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from labelhub.autopilot.preferences import PREFERENCES
+
+
+def ranked(
+    answers: Sequence[dict[str, Any]], preference: str, dice: random.Random
+) -> list[dict[str, Any]]:
+    """Lines of rankings.jsonl from lines of answers.jsonl: each prompt's answers, with noise."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for line in answers:
+        sets.setdefault(line["prompt_id"], []).append(line)
+    lines = []
+    for some in sets.values():
+        ranks = PREFERENCES[preference].rank([one["text"] for one in some], dice)
+        lines.append(
+            {
+                "prompt": some[0]["prompt"],
+                "answers": [{"id": one["id"], "text": one["text"]} for one in some],
+                "ranks": {one["id"]: place for one, place in zip(some, ranks, strict=True)},
+            }
+        )
+    return lines
