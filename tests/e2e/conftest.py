@@ -6,6 +6,8 @@ A test fails if any page of it wrote an error to the console, a refused script o
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,12 +15,20 @@ from urllib.parse import urlsplit
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from labelhub.accounts.models import User
 from tests.browser import launch_options
 
 PATIENCE_MS = 15_000  # two busy cores
+CLOSING_SECONDS = 20
 # The browser says so itself when a form is refused (422, 409) or a test cuts the line: those are no
 # errors of the page.
 EXPECTED = tuple(
@@ -52,6 +62,30 @@ def browser() -> Iterator[Browser]:
     del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
+class _StillOpen(Exception):
+    """A window was asked to close and did not answer."""
+
+
+def close_in_time(context: BrowserContext) -> None:
+    """Close a window, or go on without: about once in a thousand Chromium never answers.
+
+    That says nothing about the page, and would cost the test its five minutes and its result.
+    """
+
+    def give_up(*_: object) -> None:
+        raise _StillOpen
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, CLOSING_SECONDS)
+    try:
+        context.close()
+    except _StillOpen:
+        sys.stderr.write(f"A window was still open after {CLOSING_SECONDS} s.\n")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture
 def open_page(
     browser: Browser, live_server: Any, sign_in: Callable[[User], Client]
@@ -76,7 +110,7 @@ def open_page(
 
     yield open_window
     for context in contexts:
-        context.close()
+        close_in_time(context)
     assert errors == []
 
 
