@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from django.http import HttpResponseBase
 from django.utils.cache import get_conditional_response
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
@@ -23,6 +24,12 @@ class JSONLinesRenderer(JSONRenderer):
 
     media_type = MEDIA_TYPE
     format = "jsonl"
+
+
+def json_lines(description: str) -> dict[tuple[int, str], OpenApiResponse]:
+    """What the schema says of an answer of JSON lines."""
+    body = OpenApiResponse(response={"type": "string", "format": "binary"}, description=description)
+    return {(200, MEDIA_TYPE): body}
 
 
 def snapshot_response(request: Request, snapshot: Snapshot) -> HttpResponseBase:

@@ -6,7 +6,7 @@ import json
 from typing import Any, cast
 
 from django.http import HttpResponseBase
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +16,7 @@ from labelhub.api import serializers as s
 from labelhub.api.base import ApiView
 from labelhub.api.lookups import visible
 from labelhub.api.parsers import JSONLinesParser, StrictJSONParser, is_lines
-from labelhub.api.streaming import JSONLinesRenderer, consensus_response, sft_response
+from labelhub.api.streaming import JSONLinesRenderer, consensus_response, json_lines, sft_response
 from labelhub.projects.models import Membership
 from labelhub.projects.queries import (
     Role,
@@ -65,12 +65,7 @@ class ApiProjectSft(ApiView):
 
     @extend_schema(
         operation_id="projects_sft",
-        responses={
-            (200, "application/x-ndjson"): OpenApiResponse(
-                response={"type": "string", "format": "binary"},
-                description="One ideal answer a line: `prompt`, `answer`, `annotator`.",
-            )
-        },
+        responses=json_lines("One ideal answer a line: `prompt`, `answer`, `annotator`."),
     )
     def get(self, request: Request, slug: str) -> HttpResponseBase:
         """Download the ideal answers that annotators wrote, as pairs for fine-tuning.
@@ -89,16 +84,11 @@ class ApiProjectConsensus(ApiView):
 
     @extend_schema(
         operation_id="projects_consensus",
-        responses={
-            (200, "application/x-ndjson"): OpenApiResponse(
-                response={"type": "string", "format": "binary"},
-                description=(
-                    "One ranked set a line: `answer_set`, `prompt`, `answers`, `ranked_pairs`, "
-                    "`bradley_terry` (ranks and scores), `rankings` (each annotator's ranks and "
-                    "reliability), `decision` of a reviewer or null."
-                ),
-            )
-        },
+        responses=json_lines(
+            "One ranked set a line: `answer_set`, `prompt`, `answers`, `ranked_pairs`, "
+            "`bradley_terry` (ranks and scores), `rankings` (each annotator's ranks and "
+            "reliability), `decision` of a reviewer or null."
+        ),
     )
     def get(self, request: Request, slug: str) -> HttpResponseBase:
         """Download one order for each ranked set, with the rankings that it follows from.

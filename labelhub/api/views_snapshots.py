@@ -25,7 +25,7 @@ from labelhub.api.parsers import (
     TextFileParser,
     is_lines,
 )
-from labelhub.api.streaming import JSONLinesRenderer, snapshot_response
+from labelhub.api.streaming import JSONLinesRenderer, json_lines, snapshot_response
 from labelhub.projects.queries import Role, get_project_or_404
 from labelhub.rankings.queries import usable_rankings
 from labelhub.runs.actions import take_snapshot
@@ -106,10 +106,7 @@ class ApiSnapshotRankings(ApiView):
     @extend_schema(
         operation_id="snapshots_rankings",
         responses={
-            (200, "application/x-ndjson"): OpenApiResponse(
-                response={"type": "string", "format": "binary"},
-                description="One ranking a line. The ETag is the SHA-256 of the whole body.",
-            ),
+            **json_lines("One ranking a line. The ETag is the SHA-256 of the whole body."),
             304: OpenApiResponse(description="You have it already (If-None-Match)."),
         },
     )
@@ -130,10 +127,7 @@ class ApiSnapshotPairs(ApiView):
     @extend_schema(
         operation_id="snapshots_pairs",
         responses={
-            (200, "application/x-ndjson"): OpenApiResponse(
-                response={"type": "string", "format": "binary"},
-                description="One pair a line. The ETag is the SHA-256 of the whole body.",
-            ),
+            **json_lines("One pair a line. The ETag is the SHA-256 of the whole body."),
             304: OpenApiResponse(description="You have it already (If-None-Match)."),
         },
     )
