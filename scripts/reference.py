@@ -6,9 +6,11 @@ settings, and labelhub/runs/words.py, where the texts of the settings wait for t
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +20,9 @@ from trainer.config import CONFIGS, StageConfig  # noqa: E402 - the path above c
 
 PAGE = ROOT / "docs" / "settings.md"
 WORDS = ROOT / "labelhub" / "runs" / "words.py"
+CONFIG = ROOT / "trainer" / "config.py"
 WORDS_HEAD = '''\
-"""What the trainer says about its stages and settings, named here to be found for translation.
+"""What the trainer says about stages, settings and mistakes in them, to be found for translation.
 
 Written by `scripts/reference.py` from `trainer/config.py`; do not edit.
 """
@@ -75,8 +78,19 @@ def words() -> str:
     texts = [(config.__doc__ or "").split("\n")[0] for config in CONFIGS.values()]
     for config in CONFIGS.values():
         texts += [item.metadata["about"] for item in dataclasses.fields(config)]
+    texts += refusals(ast.parse(CONFIG.read_text(encoding="utf-8")))
     lines = [f"    _({json.dumps(text, ensure_ascii=False)})," for text in dict.fromkeys(texts)]
     return "\n".join([WORDS_HEAD, *lines, ")", ""])
+
+
+def refusals(node: ast.AST) -> Iterator[str]:
+    """The sentences that refuse settings and inputs; what an f-string makes is not among them."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, str) and node.value.startswith("spec.json: "):
+            yield node.value
+    elif not isinstance(node, ast.JoinedStr):
+        for child in ast.iter_child_nodes(node):
+            yield from refusals(child)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import importlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -28,7 +28,15 @@ TEXT_NAMES = ("pretrain_en", "pretrain_zh")
 
 
 class SpecError(ValueError):
-    """What is wrong with a spec, in one sentence that says where and what to do."""
+    """What is wrong with a spec, in one sentence that says where and what to do.
+
+    `words` and `values` are the sentence before it is put together, for who says it in another
+    language; `setting` and `role` name the setting or the input that it is about.
+    """
+
+    def __init__(self, words: str, *, setting: str = "", role: str = "", **values: Any) -> None:
+        super().__init__(words % values if values else words)
+        self.words, self.values, self.setting, self.role = words, values, setting, role
 
 
 def knob(
@@ -79,10 +87,14 @@ class StageConfig:
         for key in values:
             if key not in known:
                 raise SpecError(
-                    f"spec.json: config has an unknown setting “{key}”; "
-                    f"stage “{cls.stage}” knows {', '.join(sorted(known))}."
-                )
+                    "spec.json: config has an unknown setting “%(key)s”; stage “%(stage)s” knows "
+                    "%(known)s.",
+                    setting=key, key=key, stage=cls.stage, known=", ".join(sorted(known)),
+                )  # fmt: skip
         return cls(**{key: _as_declared(known[key], value) for key, value in values.items()})
+
+    def check_inputs(self, given: Collection[str]) -> None:
+        """Refuse inputs that do not go with these settings or with one another."""
 
 
 def _as_declared(item: dataclasses.Field[Any], value: Any) -> Any:
@@ -94,31 +106,67 @@ def _as_declared(item: dataclasses.Field[Any], value: Any) -> Any:
 def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
     """Refuse a value of the wrong kind or outside its bounds."""
     kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
-    words = {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a text",
-    }
     declared = str(item.type)
     bounds = item.metadata
     wrong_kind = not isinstance(value, cast(Any, kinds[declared])) or (
         isinstance(value, bool) and declared != "bool"
     )
     if wrong_kind or (isinstance(value, float) and not math.isfinite(value)):
-        remedy = f"give {words[declared]}"
+        remedy = declared
     elif bounds["choices"] and value not in bounds["choices"]:
-        remedy = "choose one of " + ", ".join(str(choice) for choice in bounds["choices"])
+        remedy = "choices"
     elif bounds["low"] is not None and value < bounds["low"]:
-        remedy = f"give {bounds['low']} or more"
+        remedy = "low"
     elif bounds["high"] is not None and value > bounds["high"]:
-        remedy = f"give {bounds['high']} or less"
+        remedy = "high"
     else:
         return
     raise SpecError(
-        f"spec.json: config.{item.name} of stage “{stage}” is {json.dumps(value, default=str)}; "
-        f"{remedy} (default {json.dumps(item.default)})."
+        _REMEDIES[remedy],
+        setting=item.name,
+        name=item.name,
+        stage=stage,
+        value=json.dumps(value, default=str, ensure_ascii=False),
+        default=json.dumps(item.default),
+        choices=", ".join(str(choice) for choice in bounds["choices"]),
+        low=bounds["low"],
+        high=bounds["high"],
     )
+
+
+#: what to do about a value of the wrong kind, of none of the choices, or outside the bounds
+_REMEDIES = {
+    "int": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a whole number "
+    "(default %(default)s).",
+    "float": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a number "
+    "(default %(default)s).",
+    "bool": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give true or false "
+    "(default %(default)s).",
+    "str": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a text "
+    "(default %(default)s).",
+    "choices": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; choose one of "
+    "%(choices)s (default %(default)s).",
+    "low": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give %(low)s or more "
+    "(default %(default)s).",
+    "high": "spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give %(high)s or less "
+    "(default %(default)s).",
+}
+
+
+def _check_multiple(config: StageConfig, name: str, factor: str) -> None:
+    """Refuse a setting that is no multiple of another one; a factor of 0 is left open."""
+    whole, part = getattr(config, name), getattr(config, factor)
+    if part and whole % min(whole, part):
+        raise SpecError(
+            "spec.json: config.%(name)s of stage “%(stage)s” is %(whole)s; give a multiple of "
+            "config.%(factor)s (%(part)s).",
+            setting=name,
+            name=name,
+            stage=config.stage,
+            whole=whole,
+            factor=factor,
+            part=part,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +292,10 @@ class PretrainConfig(CheckpointedConfig):
     def can_split(self) -> bool:
         return True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_multiple(self, "batch_size", "micro_batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(CheckpointedConfig):
@@ -286,6 +338,10 @@ class SFTConfig(CheckpointedConfig):
     activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_multiple(self, "batch_size", "micro_batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,17 +434,20 @@ class RewardConfig(CheckpointedConfig):
         if self.ensemble > 1 and self.ensemble_kind == "lora" and not self.lora:
             raise SpecError(
                 "spec.json: config.ensemble_kind of stage “reward” is “lora”, but config.lora is "
-                "false; choose heads, or train adapters."
+                "false; choose heads, or train adapters.",
+                setting="ensemble_kind",
             )
         if not self.epochs and not self.head_start:
             raise SpecError(
                 "spec.json: config.epochs of stage “reward” is 0, but config.head_start is false; "
-                "set it to true to fit the head alone."
+                "set it to true to fit the head alone.",
+                setting="epochs",
             )
         if self.loss == "davidson" and self.ties == "drop":
             raise SpecError(
                 "spec.json: config.ties of stage “reward” is “drop”, but the loss davidson learns "
-                "from ties; take the loss pairs to leave them out."
+                "from ties; take the loss pairs to leave them out.",
+                setting="ties",
             )
 
 
@@ -488,13 +547,26 @@ class PPOConfig(CheckpointedConfig):
         super().__post_init__()
         if self.pessimism and self.ensemble == "minimum":
             raise SpecError(
-                f"spec.json: config.pessimism of stage “ppo” is {self.pessimism:g}, but the lowest "
-                "member has no spread to take from it; set it to 0 or config.ensemble to mean."
+                "spec.json: config.pessimism of stage “ppo” is %(value)s, but the lowest member "
+                "has no spread to take from it; set it to 0 or config.ensemble to mean.",
+                setting="pessimism",
+                value=f"{self.pessimism:g}",
             )
-        if self.episodes_per_step % self.answers_per_prompt:
+        _check_multiple(self, "episodes_per_step", "answers_per_prompt")
+
+    def check_inputs(self, given: Collection[str]) -> None:
+        if self.ptx_coef and "pairs" not in given:
             raise SpecError(
-                f"spec.json: config.episodes_per_step of stage “ppo” is {self.episodes_per_step}; "
-                f"give a multiple of config.answers_per_prompt ({self.answers_per_prompt})."
+                "spec.json: config.ptx_coef is %(value)s, but there are no pairs to go on learning "
+                "from; add the input pairs, or set it to 0.",
+                role="pairs",
+                value=f"{self.ptx_coef:g}",
+            )
+        if "pairs" in given and not self.ptx_coef:
+            raise SpecError(
+                "spec.json: the input pairs would have no effect, since config.ptx_coef is 0; set "
+                "it, or leave the input out.",
+                role="pairs",
             )
 
 
@@ -556,11 +628,32 @@ class PreferConfig(CheckpointedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method == "rloo" and self.batch_size % self.answers:
+        _check_multiple(self, "batch_size", "micro_batch_size")
+        if self.method == "rloo":
+            _check_multiple(self, "batch_size", "answers")
+
+    def check_inputs(self, given: Collection[str]) -> None:
+        missing = [name for name in _PREFER_READS[self.method] if name not in given]
+        if missing:
             raise SpecError(
-                f"spec.json: config.batch_size of stage “prefer” is {self.batch_size}; "
-                f"give a multiple of config.answers ({self.answers})."
+                "spec.json: the method %(method)s misses the input %(names)s; add it, or choose "
+                "the other config.method.",
+                role=missing[0],
+                method=self.method,
+                names=", ".join(missing),
             )
+        may = (*_PREFER_READS[self.method], *(("heldout",) if self.method == "dpo" else ()))
+        if needless := [name for name in given if name not in may]:
+            raise SpecError(
+                "spec.json: the method %(method)s does not read the input %(names)s; leave it out.",
+                role=needless[0],
+                method=self.method,
+                names=", ".join(needless),
+            )
+
+
+#: what each method of `prefer` reads
+_PREFER_READS = {"dpo": ("policy", "rankings"), "rloo": ("policy", "reward", "prompts")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -603,6 +696,10 @@ class BestOfNConfig(CheckpointedConfig):
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_multiple(self, "batch_size", "micro_batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(StageConfig):
@@ -636,6 +733,16 @@ class EvaluateConfig(StageConfig):
     def write_batch(self) -> int:
         """The same by the name that every writing stage has for it."""
         return self.batch_size
+
+    def check_inputs(self, given: Collection[str]) -> None:
+        needless = [name for name in given if name not in ("reward", "rankings")]
+        if "rankings" in given and needless:
+            raise SpecError(
+                "spec.json: with rankings a reward model is tested, and the input %(names)s is not "
+                "read; leave it out, or leave rankings out to test a policy.",
+                role=needless[0],
+                names=", ".join(needless),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -753,10 +860,13 @@ def parse_spec(body: Any) -> Spec:
     config = body.get("config", {})
     if not isinstance(config, dict):
         raise SpecError("spec.json: “config” must be an object of settings; {} takes the defaults.")
+    settings = kind.from_json(config)
+    inputs = _checked_inputs(kind, body.get("inputs", {}))
+    settings.check_inputs(inputs)
     return Spec(
         stage=stage,
-        config=kind.from_json(config),
-        inputs=_checked_inputs(kind, body.get("inputs", {})),
+        config=settings,
+        inputs=inputs,
         seed=_checked_seed(body.get("seed", 0)),
         parents=body.get("parents", []),
         code_version=str(body.get("code_version", "")),
@@ -797,8 +907,10 @@ def _checked_inputs(kind: type[StageConfig], inputs: Any) -> dict[str, InputValu
         wanted = min(kind.needs, key=lambda names: len(set(names) - set(inputs)))
         missing = [name for name in wanted if name not in inputs]
         raise SpecError(
-            f"spec.json: stage “{kind.stage}” misses the input {' and '.join(missing)}; "
-            "add its path under “inputs”."
+            "spec.json: stage “%(stage)s” misses the input %(names)s; add it under “inputs”.",
+            role=missing[0],
+            stage=kind.stage,
+            names=", ".join(missing),
         )
     return dict(inputs)
 

@@ -169,10 +169,9 @@ def micro_batch(config: Any) -> int:
     whole = max(1, config.batch_size // world)
     micro: int = min(config.micro_batch_size or whole, whole)
     if config.batch_size % (micro * world):
-        several = f" times the {world} processes" if world > 1 else ""
         raise RunError(
             f"config.batch_size ({config.batch_size}) must be a multiple of "
-            f"config.micro_batch_size ({micro}){several}: change one of them."
+            f"config.micro_batch_size ({micro}) times the {world} processes: change one of them."
         )
     return micro
 

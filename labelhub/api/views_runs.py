@@ -93,10 +93,15 @@ def named_inputs(asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def by_field(refusal: Refused, fields: dict[str, str]) -> Exception:
-    """A refusal about one input as a 400 about its field; any other stays as it is."""
-    if "role" not in refusal.details or refusal.status != status.HTTP_400_BAD_REQUEST:
+    """A refusal about one input or setting as a 400 about its field; any other stays as it is."""
+    if refusal.status != status.HTTP_400_BAD_REQUEST:
         return refusal
-    field = fields.get(refusal.details["role"], "inputs")
+    if setting := refusal.details.get("setting"):
+        field = f"config.{setting}"
+    elif "role" in refusal.details:
+        field = fields.get(refusal.details["role"], "inputs")
+    else:
+        return refusal
     return serializers.ValidationError({field: [refusal.message]})
 
 

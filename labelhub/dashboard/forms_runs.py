@@ -207,20 +207,18 @@ class RunForm(forms.Form):
         try:
             check_config(self.stage, config)
         except Refused as refusal:
-            name = setting_named(refusal.message)
             # A setting that only does not go with the default of another is judged with the rest.
-            if not alone or name in config:
+            if not alone or refusal.details.get("setting") in config:
                 self.refuse(refusal)
 
     def refuse(self, refusal: Refused) -> None:
         """Put a refusal beside the field that it is about, else above the form."""
-        role = refusal.details.get("role")
-        field = f"{INPUT}{role}" if role else f"{SETTING}{setting_named(refusal.message)}"
-        said = refusal.message.removeprefix("spec.json: ")
+        role, setting = refusal.details.get("role"), refusal.details.get("setting")
+        field = f"{INPUT}{role}" if role else f"{SETTING}{setting}"
         if field not in self.fields:
-            self.add_error(None, said)
-        elif said not in self.errors.get(field, ()):
-            self.add_error(field, said)
+            self.add_error(None, refusal.message)
+        elif refusal.message not in self.errors.get(field, ()):
+            self.add_error(field, refusal.message)
 
     # --- how it is laid out
 
@@ -240,12 +238,6 @@ class RunForm(forms.Form):
     def more_is_wrong(self) -> bool:
         """Whether an error hides behind “more settings”, which then must stand open."""
         return any(field.errors for field in self.more())
-
-
-def setting_named(sentence: str) -> str:
-    """The setting that a sentence of the trainer is about; "" for none."""
-    found = re.search(r"\bconfig\.(\w+)", sentence)
-    return found[1] if found else ""
 
 
 def snapshot_words(snapshot: Any) -> str:

@@ -33,6 +33,7 @@ from typing import Any
 from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.db import OperationalError, connection
+from django.utils.translation import gettext
 
 from labelhub.lib.errors import Refused
 from labelhub.lib.guard import guarded
@@ -127,7 +128,7 @@ def check_config(stage: str, config: dict[str, Any]) -> None:
     try:
         CONFIGS[stage].from_json(config)
     except SpecError as error:
-        raise Refused(str(error), status=400) from None
+        raise _refused(error) from None
 
 
 def check_spec(stage: str, config: dict[str, Any], inputs: list[str], seed: int) -> None:
@@ -136,7 +137,20 @@ def check_spec(stage: str, config: dict[str, Any], inputs: list[str], seed: int)
     try:
         parse_spec({"stage": stage, "config": config, "inputs": names, "seed": seed})
     except SpecError as error:
-        raise Refused(str(error), status=400) from None
+        raise _refused(error) from None
+
+
+def _refused(error: SpecError) -> Refused:
+    """The trainer's sentence in the reader's language, with the setting or input it is about."""
+    words = gettext(error.words)
+    sentence = words % error.values if error.values else words
+    about = {"setting": error.setting, "role": error.role}
+    return Refused(
+        sentence.removeprefix("spec.json: "),
+        status=400,
+        code="invalid",
+        **{name: said for name, said in about.items() if said},
+    )
 
 
 def watch(run_id: int) -> str | None:

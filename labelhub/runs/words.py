@@ -1,4 +1,4 @@
-"""What the trainer says about its stages and settings, named here to be found for translation.
+"""What the trainer says about stages, settings and mistakes in them, to be found for translation.
 
 Written by `scripts/reference.py` from `trainer/config.py`; do not edit.
 """
@@ -145,4 +145,25 @@ WORDS: Final = (
     _("answers of each model to each prompt"),
     _("answers of the reference to each prompt from which the best-of-n frontier is estimated; 0: as many as answers"),
     _("tokens that go through a model at once"),
+    _("spec.json: config has an unknown setting “%(key)s”; stage “%(stage)s” knows %(known)s."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a whole number (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a number (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give true or false (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give a text (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; choose one of %(choices)s (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give %(low)s or more (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(value)s; give %(high)s or less (default %(default)s)."),
+    _("spec.json: config.%(name)s of stage “%(stage)s” is %(whole)s; give a multiple of config.%(factor)s (%(part)s)."),
+    _("spec.json: config.ensemble_kind of stage “reward” is “lora”, but config.lora is false; choose heads, or train adapters."),
+    _("spec.json: config.epochs of stage “reward” is 0, but config.head_start is false; set it to true to fit the head alone."),
+    _("spec.json: config.ties of stage “reward” is “drop”, but the loss davidson learns from ties; take the loss pairs to leave them out."),
+    _("spec.json: config.pessimism of stage “ppo” is %(value)s, but the lowest member has no spread to take from it; set it to 0 or config.ensemble to mean."),
+    _("spec.json: config.ptx_coef is %(value)s, but there are no pairs to go on learning from; add the input pairs, or set it to 0."),
+    _("spec.json: the input pairs would have no effect, since config.ptx_coef is 0; set it, or leave the input out."),
+    _("spec.json: the method %(method)s misses the input %(names)s; add it, or choose the other config.method."),
+    _("spec.json: the method %(method)s does not read the input %(names)s; leave it out."),
+    _("spec.json: with rankings a reward model is tested, and the input %(names)s is not read; leave it out, or leave rankings out to test a policy."),
+    _("spec.json: “config” must be an object of settings; {} takes the defaults."),
+    _("spec.json: “inputs” must be an object that names paths."),
+    _("spec.json: stage “%(stage)s” misses the input %(names)s; add it under “inputs”."),
 )

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.tiny import WORDS, make_tiny, make_tiny_reward, tiny_tokenizer
 from tests.trainer import judging
 from tests.trainer.judging import run_here
+from trainer.config import SpecError
 from trainer.data import read_pairs
 from trainer.events import RunError, Stopped, read_events
 from trainer.manifests import files_of, sha256_file, verify_manifest
@@ -208,7 +209,7 @@ def test_stopped_in_either_phase_and_resumed_is_bit_for_bit_the_undisturbed_run(
 
 
 def test_what_does_not_fit_is_refused(things: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="must be a multiple of"):
+    with pytest.raises(SpecError, match="give a multiple of"):
         run_here(make_run(tmp_path / "micro", things, micro_batch_size=3))
     with pytest.raises(RunError, match=r"lower config.max_new_tokens"):
         run_here(make_run(tmp_path / "long", things, max_new_tokens=128))

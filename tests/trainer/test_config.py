@@ -73,7 +73,7 @@ def test_a_whole_number_serves_as_a_decimal() -> None:
         (ppo(config={"kl_control": "odd"}), "choose one of fixed, adaptive"),
         (ppo(config={"answers_per_prompt": 3}), "a multiple of config.answers_per_prompt"),
         (ppo(seed=-1), "seed is -1; give a whole number from 0"),
-        (ppo(inputs={"policy": "tiny"}), "stage “ppo” misses the input reward and prompts"),
+        (ppo(inputs={"policy": "tiny"}), "stage “ppo” misses the input reward, prompts"),
         (ppo(inputs=INPUTS | {"judge": "x"}), "inputs has an unknown name “judge”"),
         (ppo(inputs=INPUTS | {"reward": 3}), "inputs.reward is 3; give a path"),
         (ppo(inputs=INPUTS | {"reward": {"sha256": "0"}}), "inputs.reward is"),

@@ -19,6 +19,7 @@ from tests.trainer.judging import (
     run_here,
     write_lines,
 )
+from trainer.config import SpecError
 from trainer.data import DataError, read_rankings
 from trainer.events import RunError, Stopped
 from trainer.manifests import verify_manifest
@@ -231,7 +232,7 @@ def test_a_test_of_a_reward_model_refuses_what_it_does_not_read(
 ) -> None:
     rankings = write_lines(tmp_path / "heldout.jsonl", ranking_lines(2))
     inputs = {"reward": models / "reward", "rankings": rankings, "second": models / "reward"}
-    with pytest.raises(RunError, match="does not read the input second"):
+    with pytest.raises(SpecError, match="the input second is not read"):
         run_here(make_run(tmp_path / "run", "evaluate", inputs))
 
 

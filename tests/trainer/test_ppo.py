@@ -274,7 +274,7 @@ def test_a_prompt_without_room_for_its_answer_is_named(models: Path, tmp_path: P
     [
         ({"config": {"stepz": 1}}, "unknown setting “stepz”"),
         ({"config": {"steps": 0}}, "config.steps of stage “ppo” is 0; give 1 or more"),
-        ({"inputs": {}}, "misses the input policy and reward and prompts"),
+        ({"inputs": {}}, "misses the input policy, reward, prompts"),
         ({"inputs": {"policy": "none", "reward": "none", "prompts": "p"}}, "“none” was not found"),
     ],
 )

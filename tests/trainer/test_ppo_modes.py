@@ -259,7 +259,7 @@ def test_pairs_and_their_weight_come_together(
     coef: float, given: bool, sentence: str, models: Path, tmp_path: Path
 ) -> None:
     inputs = {"pairs": models / "pairs.jsonl"} if given else {}
-    with pytest.raises(RunError, match=sentence):
+    with pytest.raises(SpecError, match=sentence):
         run_here(prepare(tmp_path / "run", models, inputs, ptx_coef=coef))
 
 

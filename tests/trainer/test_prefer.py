@@ -397,7 +397,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unsaved(
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"micro_batch_size": 3}, "must be a multiple of"),
+        ({"micro_batch_size": 3}, "give a multiple of"),
         ({"method": "rloo", "answers": 3}, r"give a multiple of config.answers \(3\)"),
         ({"method": "rloo", "max_new_tokens": 128}, r"lower config.max_new_tokens"),
     ],
@@ -422,9 +422,9 @@ def test_the_inputs_of_the_other_method_are_refused(things: Path, tmp_path: Path
     spec = json.loads((folder / "spec.json").read_text())
     spec["config"]["method"] = "rloo"
     (folder / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(RunError, match="the method rloo misses the input reward and prompts"):
+    with pytest.raises(SpecError, match="the method rloo misses the input reward, prompts"):
         run_here(folder)
     spec["inputs"] |= {"reward": str(things / "reward"), "prompts": str(things / "prompts.jsonl")}
     (folder / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(RunError, match="the method rloo does not read the input rankings"):
+    with pytest.raises(SpecError, match="the method rloo does not read the input rankings"):
         run_here(folder)

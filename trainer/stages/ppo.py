@@ -111,7 +111,6 @@ def run(context: RunContext) -> dict[str, Any]:
 
     # 1. read what is asked, and go on from the last checkpoint if there is one
     policy_path, reward_path = context.input("policy"), context.input("reward")
-    check_inputs(context, config)
     checkpoint = checkpoints.resume(context)
     place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
     actors, material = load_actors(context, policy_path, reward_path, place)
@@ -194,21 +193,6 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 # --- setting up ---------------------------------------------------------------------------------
-
-
-def check_inputs(context: RunContext, config: PPOConfig) -> None:
-    """Refuse settings and inputs that do not fit together."""
-    given = context.spec.inputs
-    if config.ptx_coef and "pairs" not in given:
-        raise RunError(
-            f"config.ptx_coef is {config.ptx_coef:g}, but there are no pairs to go on learning "
-            "from; add the input pairs, or set it to 0."
-        )
-    if "pairs" in given and not config.ptx_coef:
-        raise RunError(
-            "The input pairs would have no effect, since config.ptx_coef is 0; set it, or leave "
-            "the input out."
-        )
 
 
 def load_actors(

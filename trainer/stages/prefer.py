@@ -71,10 +71,6 @@ from trainer.types import RunContext
 
 disable_progress_bars()
 
-#: what each method reads
-READS = {"dpo": ("rankings",), "rloo": ("reward", "prompts")}
-#: what each may read besides
-MAY_READ = {"dpo": ("policy", "rankings", "heldout"), "rloo": ("policy", "reward", "prompts")}
 #: DPOTrainer's figures that become metrics
 DPO_NAMES = {
     "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm", "epoch": "epoch",
@@ -109,24 +105,7 @@ class Opened:
 def run(context: RunContext) -> dict[str, Any]:
     """Train by the method of the spec, measure and publish; returns the report."""
     config = cast(PreferConfig, context.spec.config)
-    check_inputs(context, config.method)
     return METHODS[config.method](context, config)
-
-
-def check_inputs(context: RunContext, method: str) -> None:
-    """Refuse a spec whose inputs are those of the other method."""
-    missing = [name for name in READS[method] if name not in context.spec.inputs]
-    if missing:
-        raise RunError(
-            f"spec.json: the method {method} misses the input {' and '.join(missing)}; "
-            "add its path under “inputs” or choose the other config.method."
-        )
-    needless = [name for name in context.spec.inputs if name not in MAY_READ[method]]
-    if needless:
-        raise RunError(
-            f"spec.json: the method {method} does not read the input {' and '.join(needless)}; "
-            "leave it out."
-        )
 
 
 def open_policy(context: RunContext, config: PreferConfig) -> Opened:

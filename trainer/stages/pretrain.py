@@ -470,13 +470,7 @@ def schedule(step: int, total: int, warmup: float) -> float:
 
 def micro_batch(config: PretrainConfig) -> int:
     """Rows that go through the model at once."""
-    size = min(config.micro_batch_size or config.batch_size, config.batch_size)
-    if config.batch_size % size:
-        raise RunError(
-            f"config.batch_size ({config.batch_size}) must be a multiple of "
-            f"config.micro_batch_size ({size}): change one of them."
-        )
-    return size
+    return min(config.micro_batch_size or config.batch_size, config.batch_size)
 
 
 def take_step(context: RunContext, fit: Fit, rows: Rows, rate: float) -> dict[str, Any] | None:

@@ -61,7 +61,23 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_at_the_door(
     wanted = {"inputs": inputs, "prompts": [world.prompt.pk], "config": {"answerss": 3}}
     response = start(hub, stage="generate", **wanted)
     assert response.status_code == 400
-    assert "answerss" in response.json()["detail"]
+    assert "unknown setting “answerss”" in response.json()["errors"]["config.answerss"][0]
+
+
+def test_inputs_that_the_method_cannot_use_are_refused_at_the_door(
+    world: World, hub: Client
+) -> None:
+    reward = factories.make_version("everyday/reward-v1", kind="reward", project=world.project)
+    inputs = {"policy": "tiny-base", "reward": reward.name}
+    response = start(hub, stage="prefer", inputs=inputs, snapshot=world.snapshot.pk)
+    assert (response.status_code, response.json()["errors"]) == (
+        400,
+        {"inputs.reward": ["the method dpo does not read the input reward; leave it out."]},
+    )
+    wanted = {"config": {"method": "rloo", "batch_size": 6}, "prompts": [world.prompt.pk]}
+    response = start(hub, stage="prefer", inputs=inputs, **wanted)
+    assert (response.status_code, list(response.json()["errors"])) == (400, ["config.batch_size"])
+    assert not Run.objects.filter(stage="prefer").exists()
 
 
 @pytest.mark.parametrize(

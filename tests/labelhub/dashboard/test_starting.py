@@ -144,6 +144,42 @@ def test_a_wrong_value_comes_back_beside_its_field_and_nothing_is_lost(
     assert not Run.objects.exists()
 
 
+# What was changed, the field that it comes back at, the sentence there: English, 简体中文.
+CONTRADICTIONS: list[tuple[str, dict[str, str], str, str, str]] = [
+    ("prefer", {"input_reward": "everyday/reward-v1"}, "input_reward",
+     "the method dpo does not read the input reward; leave it out.",
+     "方法 dpo 不读取输入 reward；"),
+    ("prefer", {"set_method": "rloo"}, "input_reward",
+     "the method rloo misses the input reward, prompts;", "方法 rloo 缺少输入 reward, prompts；"),
+    ("ppo", {"set_ptx_coef": "0.5"}, "input_pairs", "there are no pairs to go on learning from;",
+     "没有可继续学习的问答对；"),
+    ("ppo", {"input_pairs": "PAIRS"}, "input_pairs", "would have no effect", "不会起作用"),
+    ("evaluate", {"input_policy": "tiny-base"}, "input_policy", "a reward model is tested",
+     "测试的是奖励模型"),
+    ("sft", {"set_micro_batch_size": "3"}, "set_batch_size",
+     "give a multiple of config.micro_batch_size (3).", "config.micro_batch_size（3）的倍数"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "changes", "field", "english", "chinese"), CONTRADICTIONS)
+def test_settings_and_inputs_that_contradict_each_other_are_refused_at_the_field(
+    stocked: Project, clients: Clients, stage: str, changes: dict[str, str], field: str,
+    english: str, chinese: str,
+) -> None:  # fmt: skip
+    freeze(clients["ada"], "rankings")
+    pairs = freeze(clients["ada"], "best")
+    changes = {name: value.replace("PAIRS", str(pairs.pk)) for name, value in changes.items()}
+    for language, words in (("en", english), ("zh-hans", chinese)):
+        response = clients["ada"].post(
+            address(stage), as_sent(stocked, stage, **changes), HTTP_ACCEPT_LANGUAGE=language
+        )
+        assert response.status_code == 400
+        (said,) = response.context["form"].errors[field]
+        assert words in said
+        assert "spec.json" not in said
+    assert not Run.objects.exists()
+
+
 def test_a_mistake_behind_more_settings_opens_them(stocked: Project, clients: Clients) -> None:
     page = clients["ada"].post(address("ppo"), as_sent(stocked, "ppo", set_gamma="2"))
     assert b'<details id="more-settings" open>' in page.content
