@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.urls import reverse
 from django.utils import formats
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -26,8 +29,8 @@ from labelhub.registry.queries import live_version, seen_by
 from labelhub.runs import queries, rules
 from labelhub.runs.actions import check_config
 from labelhub.runs.gathering import TEXT_ENDINGS
-from labelhub.runs.models import Run
-from labelhub.runs.stages import FIRST, Knob, facts
+from labelhub.runs.models import Corpus, Run
+from labelhub.runs.stages import FIRST, Knob, Reading, Thing, facts, reading, uses_of
 
 # A role as people know it, and what it does in a stage.
 ROLES: dict[str, tuple[Any, Any]] = {
@@ -72,6 +75,13 @@ class RunForm(forms.Form):
     def __init__(self, project: Project, stage: str, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.project, self.stage, self.told = project, stage, facts(stage)
+        chosen = {role for role in self.told.kinds if self.initial.get(INPUT + role)}
+        way = reading(stage, chosen) or Reading(self.told.needs[0], {})
+        # Filled in at first is what one set of inputs needs: the set in which the chosen ones are.
+        self.wanted = way.roles
+        self.initial = {SETTING + name: said for name, said in way.settings.items()} | {
+            **self.initial
+        }
         self.groups_of_role: dict[str, list[str]] = {}
         for role, kind in self.told.kinds.items():
             self.groups_of_role[role] = self._add_input(role, kind)
@@ -91,7 +101,7 @@ class RunForm(forms.Form):
         if kind in rules.ROW_KINDS:
             return self._add_rows(name, kind, title, hint)
         choices = self._choices(kind)
-        usual = self._usual(role, choices) if role in self.told.needs[0] else ""
+        usual = self._usual(role, choices) if role in self.wanted else ""
         needed = all(role in names for names in self.told.needs)
         self.fields[name] = forms.ChoiceField(
             label=title, help_text=hint, required=False, initial=usual,
@@ -113,11 +123,17 @@ class RunForm(forms.Form):
         return [(run.pk, gettext("Run %(n)d") % {"n": run.pk}) for run in runs]
 
     def _usual(self, role: str, choices: list[tuple[Any, str]]) -> Any:
-        """What most runs would read: the live policy; else the newest that fits."""
+        """What most runs would read: the live policy; else the newest that fits.
+
+        Where it is compared with a reference the newest other version is, not the live one.
+        """
         live = live_version(self.project)
         names = [value for value, _label in choices]
-        if role in ("policy", "base", "reference") and live is not None and live.name in names:
-            return live.name
+        if live is not None and live.name in names:
+            if role == "policy" and "reference" in self.told.kinds:
+                names = [name for name in names if name != live.name] or names
+            elif role in ("policy", "base", "reference"):
+                return live.name
         return names[0] if names else ""
 
     def _add_rows(self, name: str, kind: str, title: Any, hint: Any) -> list[str]:
@@ -132,7 +148,7 @@ class RunForm(forms.Form):
         else:
             wrote = ModelVersion.objects.filter(answers__answer_set__prompt__project=self.project)
             which += [(one.name, one.name) for one in wrote.distinct().order_by("-id")]
-        wanted = name.removeprefix(INPUT) in self.told.needs[0]
+        wanted = name.removeprefix(INPUT) in self.wanted
         self.fields[name] = forms.ChoiceField(
             label=title, help_text=hint, choices=which, required=False,
             initial=which[1][0] if wanted else "",
@@ -287,6 +303,42 @@ def _setting(knob: Knob) -> forms.Field:
     return Lenient(knob, **told)
 
 
+def input_value(thing: Thing) -> Any:
+    """What a field says when this thing is chosen in it."""
+    return thing.name if isinstance(thing, ModelVersion | Corpus) else thing.pk
+
+
+@dataclass(frozen=True)
+class StartLink:
+    """A link to the form of a stage in which a thing is chosen already."""
+
+    stage: Run.Stage
+    role: Any
+    url: str
+
+
+def start_links(project: Project, thing: Thing) -> list[StartLink]:
+    """What can be started with a thing: a link to each stage that can read it."""
+    links = []
+    for use in uses_of(thing):
+        query = urlencode({INPUT + use.role: input_value(thing)})
+        address = reverse("dashboard:new-run", args=[project.slug, use.stage.value])
+        links.append(StartLink(use.stage, ROLES[use.role][0], f"{address}?{query}"))
+    return links
+
+
+def named(project: Project, stage: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The first values of a form that a link names by their fields; refuses what is not there."""
+    values = {name: asked[name] for name in RunForm(project, stage).fields if name in asked}
+    form = RunForm(project, stage, initial=values)
+    for name, value in values.items():
+        field = form.fields[name]
+        if isinstance(field, forms.ChoiceField) and not field.valid_value(value):
+            words = gettext("There is no “%(value)s” to choose for “%(name)s” in this project.")
+            raise Refused(words % {"value": value, "name": field.label}, status=404)
+    return values
+
+
 def again(run: Run) -> dict[str, Any]:
     """The first values of a form that does the same once more."""
     values: dict[str, Any] = {SETTING + name: value for name, value in run.config.items()}
@@ -295,8 +347,7 @@ def again(run: Run) -> dict[str, Any]:
             values[INPUT + role] = ""
         values[f"{INPUT}{role}_ids"] = ", ".join(map(str, run.data.get(role, [])))
     for link in queries.inputs_of(run):
-        thing = link.thing
-        values[INPUT + link.role] = getattr(thing, "name", thing.pk)
+        values[INPUT + link.role] = input_value(link.thing)
     return values | {"seed": run.seed}
 
 

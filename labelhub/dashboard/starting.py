@@ -16,7 +16,15 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from labelhub.accounts.http import PersonRequest
 from labelhub.accounts.models import User
-from labelhub.dashboard.forms_runs import CorpusForm, PairsForm, RunForm, again
+from labelhub.dashboard.forms_runs import (
+    ROLES,
+    CorpusForm,
+    PairsForm,
+    RunForm,
+    again,
+    named,
+    start_links,
+)
 from labelhub.dashboard.views import find
 from labelhub.lib.errors import Refused
 from labelhub.lib.streaming import file_response
@@ -27,7 +35,7 @@ from labelhub.runs.actions import start_run, take_snapshot
 from labelhub.runs.folder import kept_file
 from labelhub.runs.inputs import find_inputs
 from labelhub.runs.models import Run, Snapshot
-from labelhub.runs.stages import facts
+from labelhub.runs.stages import StageFacts, facts, reading
 
 _CHUNK = 1 << 20
 
@@ -49,7 +57,10 @@ def stages(request: PersonRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def new_run(request: PersonRequest, slug: str, stage: str) -> HttpResponse:
-    """The form of one stage; `?from=` fills it in as an earlier run had it."""
+    """The form of one stage; `?from=` fills it in as an earlier run had it.
+
+    A field's own name in the query, such as `?input_base=`, fills in that field.
+    """
     project = find(request, slug)
     if stage not in Run.Stage.values:
         raise Http404(_("There is no such stage."))
@@ -67,7 +78,10 @@ def new_run(request: PersonRequest, slug: str, stage: str) -> HttpResponse:
 def _first_values(request: PersonRequest, project: Project, stage: str) -> dict[str, Any]:
     asked = request.GET.get("from", "")
     if not (asked.isascii() and asked.isdigit()):
-        return {}
+        try:
+            return named(project, stage, request.GET)
+        except Refused as refusal:
+            raise Http404(refusal.message) from None
     run = queries.get_run_or_404(project, int(asked))
     return again(run) if run.stage == stage else {}
 
@@ -100,10 +114,20 @@ def _new_run_page(
         "tab": "runs",
         "stage": Run.Stage(stage),
         "about": _(told.about),
-        "needs": [", ".join(names) for names in told.needs] if len(told.needs) > 1 else [],
+        "needs": _sets_of(told) if len(told.needs) > 1 else [],
         "form": form,
     }
     return render(request, "dashboard/run_new.html", context, status=status)
+
+
+def _sets_of(told: StageFacts) -> list[tuple[str, dict[str, Any]]]:
+    """The sets of inputs that a stage can run on, each with the settings that it takes."""
+    found = []
+    for names in told.needs:
+        way = reading(told.stage, names)
+        said = ", ".join(str(ROLES[name][0]) for name in names)
+        found.append((said, way.settings if way else {}))
+    return found
 
 
 @login_required
@@ -136,12 +160,14 @@ def _data_page(
     corpus: CorpusForm | None = None,
     status: int = 200,
 ) -> HttpResponse:
+    snapshots = list(queries.snapshots_of(project).select_related("created_by")[:100])
+    corpora = queries.corpora_of(project).select_related("created_by")
     context = {
         "project": project,
         "tab": "data",
-        "snapshots": queries.snapshots_of(project).select_related("created_by")[:100],
+        "snapshots": [(one, start_links(project, one)) for one in snapshots],
         "at_hand": gathering.texts_at_hand(),
-        "corpora": queries.corpora_of(project).select_related("created_by"),
+        "corpora": [(one, start_links(project, one)) for one in corpora],
         "pairs_form": pairs or PairsForm(),
         "corpus_form": corpus or CorpusForm(),
     }

@@ -279,6 +279,7 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         "rows_read": sorted(run.data.items()),
         "config": sorted(run.config.items()),
         "files": kept_files(run.pk),
+        "starts": forms_runs.start_links(project, run),
         "may_stop": run.state in (Run.State.QUEUED, Run.State.RUNNING),
         "may_resume": run.state in (Run.State.STOPPED, Run.State.FAILED),
         "is_live": runs_read.is_living(run),
@@ -358,6 +359,7 @@ def version(request: PersonRequest, slug: str, version_id: int) -> HttpResponse:
             (name, value) for name, value in found.metrics.items() if not isinstance(value, dict)
         ),
         "may_go_live": registry.is_writer(found),
+        "starts": forms_runs.start_links(project, found),
     }
     return render(request, "dashboard/version.html", context)
 

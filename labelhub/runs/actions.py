@@ -26,10 +26,9 @@ from labelhub.runs import launcher, rules, tasks
 from labelhub.runs.models import Corpus, Run, RunInput, Snapshot, SnapshotItem
 from labelhub.runs.queries import snapshot_lines
 from labelhub.runs.signals import run_ended
+from labelhub.runs.stages import Thing, fits
 
 State = Run.State
-# What a run can read besides rows of prompts and answers.
-Thing = ModelVersion | Snapshot | Corpus | Run
 
 
 @transaction.atomic
@@ -120,7 +119,7 @@ def _field(thing: Thing) -> str:
 
 def _check_input(project: Project, role: str, kind: str, thing: Thing) -> None:
     """Refuse what cannot be read in this role, and what belongs to another project."""
-    if not _fits(kind, thing):
+    if not fits(kind, thing):
         told = thing.kind if isinstance(thing, ModelVersion) else type(thing)._meta.verbose_name
         raise Refused(
             _("%(thing)s is no %(role)s: it is of the kind “%(kind)s”.")
@@ -130,18 +129,6 @@ def _check_input(project: Project, role: str, kind: str, thing: Thing) -> None:
         )
     if thing.project_id not in {None, project.pk}:
         raise Refused(_("%(thing)s belongs to another project.") % {"thing": thing}, role=role)
-
-
-def _fits(kind: str, thing: Thing) -> bool:
-    if isinstance(thing, ModelVersion):
-        return thing.kind in rules.VERSION_KINDS.get(kind, ())
-    if isinstance(thing, Snapshot):
-        return thing.holds == kind
-    if isinstance(thing, Corpus):
-        return kind == "text"
-    return (
-        kind == "report" and thing.stage in rules.REPORTING_STAGES and thing.state == State.FINISHED
-    )
 
 
 def _check_rows(project: Project, stage: str, role: str, kind: str, ids: list[int]) -> None:

@@ -27,10 +27,10 @@ from labelhub.projects.models import Project
 from labelhub.prompts.models import Answer, Prompt
 from labelhub.registry.queries import seen_by
 from labelhub.runs import launcher, rules
-from labelhub.runs.actions import Thing
 from labelhub.runs.launcher import StageFacts
 from labelhub.runs.models import Run, Snapshot
 from labelhub.runs.queries import corpora_of
+from labelhub.runs.stages import Thing
 
 
 @dataclass

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,16 @@ def check_spec(stage: str, config: dict[str, Any], inputs: list[str], seed: int)
         parse_spec({"stage": stage, "config": config, "inputs": names, "seed": seed})
     except SpecError as error:
         raise _refused(error) from None
+
+
+def settings_for(stage: str, inputs: Collection[str]) -> dict[str, Any] | None:
+    """The settings with which a stage reads these inputs, as few as can be; None: with none."""
+    choices = [{knob.name: one} for knob in stage_facts(stage).knobs for one in knob.choices]
+    for config in ({}, *choices):
+        with contextlib.suppress(Refused):
+            check_spec(stage, config, list(inputs), 0)
+            return config
+    return None
 
 
 def _refused(error: SpecError) -> Refused:

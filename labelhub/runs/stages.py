@@ -6,14 +6,22 @@ this house knows: which model versions may play a role, and which settings peopl
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from labelhub.registry.models import ModelVersion
 from labelhub.runs import launcher, rules
 from labelhub.runs.launcher import Knob, StageFacts
-from labelhub.runs.models import Run
+from labelhub.runs.models import Corpus, Run, Snapshot
 
-__all__ = ["FIRST", "Knob", "StageFacts", "facts", "makes", "schema", "settings_schema"]
+__all__ = [
+    "FIRST", "Knob", "Reading", "StageFacts", "Thing", "Use", "facts", "fits", "makes", "reading",
+    "schema", "settings_schema", "uses_of",
+]  # fmt: skip
+
+# What a run can read besides rows of prompts and answers.
+Thing = ModelVersion | Snapshot | Corpus | Run
 
 # The few settings that most decide what comes out; the others have defaults that fit most runs.
 FIRST: Final[dict[str, tuple[str, ...]]] = {
@@ -33,6 +41,63 @@ _JSON_TYPES: Final = {"int": "integer", "float": "number", "bool": "boolean", "s
 def facts(stage: str) -> StageFacts:
     """What the trainer says about a stage."""
     return launcher.stage_facts(stage)
+
+
+# --- what can play which role
+
+
+def fits(kind: str, thing: Thing) -> bool:
+    """Whether a thing can play a role of this kind."""
+    if isinstance(thing, ModelVersion):
+        return thing.kind in rules.VERSION_KINDS.get(kind, ())
+    if isinstance(thing, Snapshot):
+        return thing.holds == kind
+    if isinstance(thing, Corpus):
+        return kind == "text"
+    finished = thing.state == Run.State.FINISHED
+    return kind == "report" and thing.stage in rules.REPORTING_STAGES and finished
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to run a stage: all that it needs to read, and the settings that this takes."""
+
+    roles: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def reading(stage: str, given: Iterable[str] = ()) -> Reading | None:
+    """The first way to run a stage in which these roles are read; None when there is none."""
+    return next(_readings(facts(stage), set(given)), None)
+
+
+def _readings(told: StageFacts, given: set[str]) -> Iterator[Reading]:
+    for names in told.needs:
+        config = launcher.settings_for(told.stage, {*names, *given})
+        if config is not None:
+            yield Reading(names, config)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A stage that a thing can be given to, and the role that it would play there."""
+
+    stage: Run.Stage
+    role: str
+
+
+def uses_of(thing: Thing) -> list[Use]:
+    """The stages that can read a thing: each once, in the role that it cannot do without."""
+    found = []
+    for stage in Run.Stage:
+        told = facts(stage.value)
+        roles = (role for role, kind in told.kinds.items() if fits(kind, thing))
+        role = next((one for one in roles if reading(stage.value, {one})), None)
+        found += [Use(stage, role)] if role else []
+    return found
+
+
+# --- for programs
 
 
 def makes(stage: str) -> list[str]:

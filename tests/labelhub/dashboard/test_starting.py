@@ -15,6 +15,7 @@ from django.utils import translation
 from labelhub.accounts.models import User
 from labelhub.dashboard.forms_runs import INPUT, ROLES, SETTING, RunForm
 from labelhub.projects.models import Project
+from labelhub.registry.models import LivePolicy
 from labelhub.runs.folder import run_folder
 from labelhub.runs.models import Corpus, Run, Snapshot
 from labelhub.runs.stages import facts
@@ -193,6 +194,97 @@ def test_what_is_missing_is_said(project: Project, clients: Clients) -> None:
 
 def test_no_such_stage_no_such_page(stocked: Project, clients: Clients) -> None:
     assert clients["ada"].get(address("dream")).status_code == 404
+
+
+# --- from a thing to the forms that can take it
+
+
+def starts(page: Any) -> dict[str, str]:
+    """The links of a page to forms, by stage and role."""
+    return {f"{link.stage.value} {link.role}": link.url for link in page.context["starts"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("base", {"pretrain Tokenizer of", "sft Base", "generate Policy", "reward Base",
+                  "ppo Policy", "prefer Policy", "bestofn Policy", "evaluate Policy"}),
+        ("encoder", {"pretrain Tokenizer of", "reward Base"}),
+        ("reward", {"ppo Reward model", "prefer Reward model", "bestofn Reward model",
+                    "evaluate Reward model", "score Reward model"}),
+        ("adapter", set()),
+    ],
+)  # fmt: skip
+def test_a_version_leads_to_the_forms_that_can_take_it_with_itself_chosen(
+    stocked: Project, clients: Clients, kind: str, expected: set[str]
+) -> None:
+    version = factories.make_version(f"everyday/{kind}-v9", kind=kind, project=stocked, number=9)
+    page = clients["ada"].get(reverse("dashboard:version", args=["everyday", version.pk]))
+    found = starts(page)
+    assert set(found) == expected
+    for url in found.values():
+        assert url.replace("&", "&amp;") in page.content.decode()
+        form = clients["ada"].get(url).context["form"]
+        assert version.name in [field.initial for group in form.read() for field in group]
+    assert ("No stage takes prompt vectors" in page.content.decode()) == (kind == "adapter")
+
+
+def test_a_reward_model_begins_the_method_that_reads_it(stocked: Project, clients: Clients) -> None:
+    freeze(clients["ada"], "rankings")
+    form = clients["ada"].get(address("prefer"), {"input_reward": "everyday/reward-v1"})
+    sent = as_sent(stocked, "prefer") | {
+        field.name: field.initial or ""
+        for group in (*form.context["form"].read(), form.context["form"].first())
+        for field in group
+    }
+    assert clients["ada"].post(address("prefer"), sent).status_code == 302
+    run = Run.objects.get()
+    assert run.config == {"method": "rloo"}
+    assert set(run.inputs.values_list("role", flat=True)) == {"policy", "reward"}
+
+
+def test_a_policy_is_evaluated_against_the_live_one(stocked: Project) -> None:
+    live = factories.make_version("everyday/policy-v2", kind="policy", project=stocked, number=2)
+    LivePolicy.objects.create(project=stocked, version=live)
+    form = RunForm(stocked, "evaluate", initial={"input_reference": live.name})
+    assert form["input_policy"].initial == "everyday/policy-v1"
+    assert (form["input_reference"].initial, form["input_rankings"].initial) == (live.name, "")
+
+
+def test_frozen_data_and_reports_lead_on_too(stocked: Project, clients: Clients) -> None:
+    for kind in ("rankings", "best"):
+        freeze(clients["ada"], kind)
+    page = clients["ada"].get(reverse("dashboard:data", args=["everyday"]))
+    found = [
+        (link.stage.value, str(link.role), link.url.partition("?")[2])
+        for _thing, links in (*page.context["snapshots"], *page.context["corpora"])
+        for link in links
+    ]
+    pairs, rankings = Snapshot.objects.order_by("-pk")
+    assert found == [
+        ("sft", "Pairs", f"input_pairs={pairs.pk}"),
+        ("reward", "Rankings", f"input_rankings={rankings.pk}"),
+        ("prefer", "Rankings", f"input_rankings={rankings.pk}"),
+        ("evaluate", "Rankings", f"input_rankings={rankings.pk}"),
+        ("pretrain", "Text", "input_text=tales"),
+    ]
+    ppo = Run.objects.create(project=stocked, stage="ppo", state="finished")
+    page = clients["ada"].get(reverse("dashboard:run", args=["everyday", ppo.pk]))
+    assert list(starts(page)) == ["evaluate Figures of a PPO run"]
+    ppo.state = "failed"
+    ppo.save()
+    page = clients["ada"].get(reverse("dashboard:run", args=["everyday", ppo.pk]))
+    assert starts(page) == {}
+
+
+def test_a_link_to_a_thing_of_another_project_leads_nowhere(
+    stocked: Project, clients: Clients, mallory: User
+) -> None:
+    other = factories.make_project("elsewhere", admins=[mallory])
+    factories.make_version("elsewhere/policy-v1", kind="policy", project=other, number=1)
+    for query in ({"input_base": "elsewhere/policy-v1"}, {"input_pairs": "99"}):
+        assert clients["ada"].get(address("sft"), query).status_code == 404
+    assert clients["ada"].get(address("sft"), {"utm": "x", "set_lr": "0.1"}).status_code == 200
 
 
 # --- again
