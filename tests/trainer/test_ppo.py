@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import SPECIAL, WORDS, make_tiny, make_tiny_reward, tiny_tokenizer, write_prompts
 from trainer import checkpoints, critics, episodes, rewards
@@ -23,6 +23,7 @@ from trainer.__main__ import FAILED, FINISHED, STOPPED
 from trainer.config import load_spec
 from trainer.events import EventWriter, Heartbeat, RunError, Stopped, read_events
 from trainer.manifests import files_of, sha256_file, verify_manifest
+from trainer.modeling import chat_ids
 from trainer.stages import generate, ppo
 from trainer.types import Batch, RunContext, Sampled
 
@@ -148,6 +149,43 @@ def test_what_a_step_tells(models: Path, tmp_path: Path) -> None:
     assert not verify_manifest(run / "out")
     assert json.loads((run / "out" / "report.json").read_text()) == report
     assert "KL from the reference" in (run / "out" / "README.md").read_text()
+
+
+def test_the_fixed_prompts_are_answered_only_in_the_steps_that_show_them(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    roll_out = episodes.roll_out
+
+    def count(*rest: Any) -> Any:
+        rollout = roll_out(*rest)
+        written.append(len(rollout.answers))
+        return rollout
+
+    monkeypatch.setattr(ppo, "roll_out", count)
+    run = make_run(tmp_path / "run", models, steps=4, sample_every=3)
+    run_here(run)
+    assert written == [8 + 2, 8, 8, 8 + 2, 8 + 2]  # the last one measures what was learned
+    assert [event["step"] for event in events_of(run, "sample")] == [0, 3, 4]
+
+
+def test_a_policy_without_chat_template_gets_the_one_it_was_asked_with(
+    models: Path, tmp_path: Path
+) -> None:
+    for name in ("policy", "reward", "prompts.jsonl"):
+        (tmp_path / name).symlink_to(models / name)
+    (tmp_path / "policy").unlink()
+    shutil.copytree(models / "policy", tmp_path / "policy")
+    bare = tiny_tokenizer()
+    bare.chat_template = None
+    bare.save_pretrained(str(tmp_path / "policy"))
+    (tmp_path / "policy" / "chat_template.jinja").unlink()
+    run = make_run(tmp_path / "run", tmp_path, steps=1)
+    run_here(run)
+    turns = [{"role": "user", "content": "I like tea"}]
+    saved = AutoTokenizer.from_pretrained(str(run / "out"))
+    found = saved.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert found == chat_ids(bare, turns)
 
 
 def test_every_adapter_weight_moves_and_the_base_stays(models: Path, tmp_path: Path) -> None:

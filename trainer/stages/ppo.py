@@ -129,8 +129,10 @@ def run(context: RunContext) -> dict[str, Any]:
             boundary.leave_if_asked()
         watch = Stopwatch()
         context.progress(step_share(step, config, 0.0))
+        shows = step % config.sample_every == 0
+        asked = config if shows else dataclasses.replace(config, samples=0)
         rollout = roll_out(
-            writers, config, material.ids, (context.spec.seed, step), watch, boundary.leave_if_asked
+            writers, asked, material.ids, (context.spec.seed, step), watch, boundary.leave_if_asked
         )
         measured = measure(rollout, learner, config)
         if step % config.watch_every == 0:
@@ -146,8 +148,7 @@ def run(context: RunContext) -> dict[str, Any]:
             calibrate(learner.critic, rollout)
         learned = update(actors, learner, rollout, material.ptx, context, step, boundary)
         tell(context, config, learner, measured | learned, step, watch)
-        if step % config.sample_every == 0:
-            tell_samples(context, actors, material.prompts, rollout, config, step)
+        tell_samples(context, actors, material.prompts, rollout, config, step)
         if config.kl_control == "adaptive" and step >= config.critic_warmup:
             learner.kl_coef = rewards.adapt_kl_coef(
                 learner.kl_coef,
@@ -201,6 +202,7 @@ def load_actors(
     """Load all models, make sure that they fit; also the prompts and pairs as tokens."""
     config = cast(PPOConfig, context.spec.config)
     tokenizer = modeling.load_tokenizer(policy_path)
+    modeling.keep_template(tokenizer)
     if not config.lora and config.dtype == "auto":
         place = place._replace(dtype=torch.float32)  # bfloat16 would round small steps away
     policy = modeling.load_policy(policy_path, place)
@@ -690,8 +692,8 @@ def tell_samples(
     config: PPOConfig,
     step: int,
 ) -> None:
-    """Show the answers to the fixed prompts; the same random numbers are drawn for them at every
-    step.
+    """Show the answers to the fixed prompts, if the rollout has any; the same random numbers are
+    drawn for them every time.
     """
     count = rollout.mask.shape[0]
     samples = [
