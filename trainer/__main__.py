@@ -128,7 +128,7 @@ def run_folder(folder: Path) -> int:
             part()
             return STOPPED
         seconds = round(time.monotonic() - begun, 1)
-        events.emit("finished", report=report, seconds=seconds, fingerprint=spec.fingerprint())
+        events.emit("finished", report=report, seconds=seconds, spec=spec.identity())
         part()
     except BaseException as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
         return _fail(folder, error)
@@ -206,9 +206,17 @@ def is_finished(folder: Path, spec: Spec) -> bool:
     done = [event for event in read_events(folder) if event.get("kind") == "finished"]
     if not done or verify_manifest(folder / "out"):
         return False
-    if done[-1].get("fingerprint") != spec.fingerprint():
+    written_by = done[-1].get("spec")
+    if written_by is None:
         raise RunError(
-            f"{folder} holds the finished result of another spec.json; use a new run folder."
+            f"{folder} holds the finished result of an earlier version of the trainer, which does "
+            "not say of which spec.json it is; use a new run folder."
+        )
+    changes = spec.changes_since(written_by)
+    if changes:
+        raise RunError(
+            f"{folder} holds the finished result of another spec.json ({'; '.join(changes)}); "
+            "use a new run folder."
         )
     return True
 

@@ -74,7 +74,7 @@ def record(
     if not ranks.is_main():
         return
     config = cast(CheckpointedConfig, context.spec.config)
-    whole = {"fingerprint": context.spec.fingerprint(), **state}
+    whole = {"spec": context.spec.identity(), **state}
     path = save(context.folder, step, tensors, whole, keep=config.keep_checkpoints, scores=scores)
     relative = str(path.relative_to(context.folder))
     context.emit("checkpoint", step, path=relative, best=best_step(context.folder))
@@ -176,9 +176,16 @@ def resume(context: RunContext) -> Checkpoint | None:
     if path is None:
         return None
     checkpoint = load(path)
-    if checkpoint.state.get("fingerprint") != context.spec.fingerprint():
+    written_by = checkpoint.state.get("spec")
+    if written_by is None:
         raise RunError(
-            f"{path} was written by a run with another spec.json; "
+            f"{path} does not say of which run it is, as those of earlier versions of the trainer: "
+            "go on with that version, or delete the checkpoints folder to begin anew."
+        )
+    changes = context.spec.changes_since(written_by)
+    if changes:
+        raise RunError(
+            f"{path} was written by a run with another spec.json ({'; '.join(changes)}): "
             "bring the old spec back, or delete the checkpoints folder to begin anew."
         )
     return checkpoint

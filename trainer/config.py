@@ -9,7 +9,6 @@ model.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 import math
@@ -799,6 +798,9 @@ def input_kind(stage: str, name: str) -> str:
     return "backbone" if (stage, name) == ("reward", "base") else INPUT_KINDS[name]
 
 
+#: Settings that say how a run goes and not what comes out.
+MANNER = ("threads", "device", "checkpoint_every", "keep_checkpoints")
+
 #: A path or registered name, or {"path": …, "sha256": …}.
 InputValue = str | Mapping[str, str]
 
@@ -814,17 +816,30 @@ class Spec:
     parents: Any = field(default_factory=list)
     code_version: str = ""
 
-    def fingerprint(self) -> str:
-        """sha256 of all that decides the result, to know a checkpoint's own run again."""
-        config = dataclasses.asdict(self.config)
-        for name in ("threads", "device", "checkpoint_every", "keep_checkpoints"):
-            config.pop(name, None)
-        inputs = {
-            name: value if isinstance(value, str) else dict(value)
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result, by name, as JSON has it: to know a run's own files again."""
+        names = {"stage": self.stage, "seed": self.seed}
+        names |= {
+            f"inputs.{name}": value if isinstance(value, str) else dict(value)
             for name, value in self.inputs.items()
         }
-        body = {"stage": self.stage, "config": config, "inputs": inputs, "seed": self.seed}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        config = dataclasses.asdict(self.config).items()
+        return names | {f"config.{name}": value for name, value in config if name not in MANNER}
+
+    def changes_since(self, earlier: Mapping[str, Any]) -> list[str]:
+        """What differs from an earlier identity, a few words each.
+
+        A setting that was unknown then did what its default does now, so an update of the trainer
+        changes nothing; a default that is another one now is a change.
+        """
+        defaults = {f"config.{one.name}": one.default for one in dataclasses.fields(self.config)}
+        before, now = defaults | dict(earlier), self.identity()
+        names = [name for name in {**earlier, **now} if before.get(name) != now.get(name)]
+        return [f"{name} was {_said(before, name)} and is {_said(now, name)}" for name in names]
+
+
+def _said(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name], ensure_ascii=False) if name in values else "not given"
 
 
 def load_spec(folder: Path) -> Spec:

@@ -29,7 +29,7 @@ KINDS = {
     "checkpoint": "a checkpoint was written: path, best (the step of the best one that is kept)",
     "alert": "something a person should look at: code, message",
     "heartbeat": "the process lives: stage_progress from 0 to 1, eta_s in seconds",
-    "finished": "the stage ended well: report, seconds of this attempt",
+    "finished": "the stage ended well: report, seconds of this attempt, spec (what was asked for)",
     "failed": "the stage ended badly: message, one sentence that says what to do",
     "stopped": "the stage was asked to stop and can go on: message",
 }

@@ -272,17 +272,32 @@ def test_an_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_spec_is_refused(tmp_path: Path) -> None:
     here = context(tmp_path)
-    save(tmp_path, 2, fingerprint=here.spec.fingerprint())
+    save(tmp_path, 2, spec=here.spec.identity())
     found = checkpoints.resume(here)
     assert found is not None
     assert found.step == 2
-    with pytest.raises(RunError, match=r"was written by a run with another spec.json"):
+    with pytest.raises(RunError, match=r"with another spec.json \(seed was 0 and is 5\): bring"):
         checkpoints.resume(context(tmp_path, seed=5))
+
+
+def test_a_checkpoint_from_before_a_setting_was_added_is_gone_on_from(tmp_path: Path) -> None:
+    before = context(tmp_path).spec.identity()
+    del before["config.min_p"]
+    save(tmp_path, 2, spec=before)
+    assert checkpoints.resume(context(tmp_path)) is not None
+    with pytest.raises(RunError, match=r"\(config.min_p was 0.0 and is 0.5\)"):
+        checkpoints.resume(context(tmp_path, config={"min_p": 0.5}))
+
+
+def test_a_checkpoint_that_does_not_say_of_which_run_it_is_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 2, fingerprint="as it was done before")
+    with pytest.raises(RunError, match="does not say of which run it is, as those of earlier vers"):
+        checkpoints.resume(context(tmp_path))
 
 
 def test_resuming_tells_of_a_damaged_checkpoint(tmp_path: Path) -> None:
     here = context(tmp_path)
-    (save(tmp_path, 2, fingerprint=here.spec.fingerprint()) / "state.json").unlink()
+    (save(tmp_path, 2, spec=here.spec.identity()) / "state.json").unlink()
     assert checkpoints.resume(here) is None
     alerts = [event for event in read_events(tmp_path) if event["kind"] == "alert"]
     assert "step_2 is damaged (state.json is missing)" in alerts[0]["message"]

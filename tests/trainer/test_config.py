@@ -159,11 +159,34 @@ def test_a_folder_is_checked_against_its_manifest(tmp_path: Path) -> None:
         resolve_path(value, tmp_path)
 
 
-def test_the_fingerprint_forgets_what_does_not_change_the_result() -> None:
-    one = parse_spec(ppo())
-    assert one.fingerprint() == parse_spec(ppo(config={"threads": 2})).fingerprint()
-    assert one.fingerprint() != parse_spec(ppo(seed=4)).fingerprint()
-    assert one.fingerprint() != parse_spec(ppo(config={"lr": 0.5})).fingerprint()
+def test_what_does_not_change_the_result_is_no_change() -> None:
+    before = parse_spec(ppo()).identity()
+    manner = {"threads": 2, "keep_checkpoints": 9, "checkpoint_every": 7}
+    assert parse_spec(ppo(config=manner)).changes_since(before) == []
+    assert parse_spec(ppo(config={"steps": 14})).changes_since(before) == []  # its default
+
+
+def test_what_changes_the_result_is_named() -> None:
+    before = parse_spec(ppo()).identity()
+    assert parse_spec(ppo(seed=4)).changes_since(before) == ["seed was 3 and is 4"]
+    assert parse_spec(ppo(config={"lr": 0.5})).changes_since(before) == [
+        "config.lr was 0.001 and is 0.5"
+    ]
+    inputs = ppo()["inputs"] | {"second": "b/out"}
+    assert parse_spec(ppo(inputs=inputs)).changes_since(before) == [
+        'inputs.second was not given and is "b/out"'
+    ]
+
+
+def test_an_update_that_adds_a_setting_is_no_change_but_another_default_is() -> None:
+    now = parse_spec(ppo())
+    before = {name: value for name, value in now.identity().items() if name != "config.ptx_coef"}
+    assert now.changes_since(before) == []
+    assert parse_spec(ppo(config={"ptx_coef": 0.5})).changes_since(before) == [
+        "config.ptx_coef was 0.0 and is 0.5"
+    ]
+    assert now.changes_since(before | {"config.lam": 0.9}) == ["config.lam was 0.9 and is 0.95"]
+    assert now.changes_since(before | {"config.gone": 1}) == ["config.gone was 1 and is not given"]
 
 
 def test_every_setting_says_what_it_is() -> None:

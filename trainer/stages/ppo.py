@@ -71,10 +71,9 @@ class Learner:
         copies = {name: value.detach().clone() for name, value in found.items()}
         return copies | {f"kept.{name}": value for name, value in self.kept.items()}
 
-    def state(self, fingerprint: str) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """The numbers beside the tensors."""
         return {
-            "fingerprint": fingerprint,
             "kl_coef": self.kl_coef,
             "history": json.loads(json.dumps(self.history)),
             "alerts": list(self.alerts),
@@ -363,7 +362,7 @@ class _Boundary:
     def __init__(self, context: RunContext, learner: Learner, step: int) -> None:
         self.context, self.step = context, step
         self.tensors = learner.tensors()
-        self.state = learner.state(context.spec.fingerprint())
+        self.state = learner.state()
 
     def save(self) -> None:
         # A step's answers tell how good the policy is that wrote them: the one that it began with.
