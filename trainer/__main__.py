@@ -9,6 +9,7 @@ folder again resumes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import importlib
@@ -27,11 +28,13 @@ from typing import Any
 from trainer import ranks
 from trainer.config import Spec, SpecError, load_spec
 from trainer.events import (
+    Busy,
     EventWriter,
     Heartbeat,
     Quiet,
     RunError,
     Stopped,
+    held,
     is_out_of_memory,
     read_events,
 )
@@ -104,14 +107,26 @@ def tell_estimate(folder: Path) -> None:
 
 def run_folder(folder: Path) -> int:
     """Run or resume the stage of a run folder; every way out leaves a last event that says how it
-    went.
+    went, but one: where another process is at the folder, the events are that one's.
     """
     if not folder.is_dir():
         sys.stderr.write(f"There is no run folder {folder}; check the path.\n")
         return FAILED
-    begun = time.monotonic()
     stop = threading.Event() if ranks.world() == 1 else ranks.AgreedStop()
     _stop_on_signal(stop)
+    try:
+        with held(folder) if ranks.is_main() else contextlib.nullcontext():
+            return _run_held(folder, stop)
+    except Busy as busy:
+        sys.stderr.write(f"{busy}\n")
+        return FAILED
+    except OSError as error:  # not even the events can be written
+        return _fail(folder, error)
+
+
+def _run_held(folder: Path, stop: threading.Event) -> int:
+    """The same in a folder that is this process's own."""
+    begun = time.monotonic()
     try:
         if ranks.is_main():
             recover(*folder.glob(".out.*"), *folder.glob("checkpoints/.*"))

@@ -3,13 +3,15 @@
 Choices: every line is flushed at once and written under a lock, so a reader that tails the file
 sees whole lines; of a line that a full disk cuts in half nothing stays, and one that a crash cut is
 removed when the run goes on. A resumed run repeats the events after its checkpoint: readers key on
-(kind, step). Non-goals: no torch, no network, no rotation.
+(kind, step). Who runs the folder holds a lock on the file: the kernel's, so that it leaves nothing
+behind and ends with its process, however that ends. Non-goals: no torch, no network, no rotation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 EVENTS = "events.jsonl"
+#: seconds in which a process that was just killed may still let go of its folder
+LETTING_GO = 1.0
 
 #: kinds of events and what each says
 KINDS = {
@@ -43,6 +47,10 @@ class RunError(Exception):
     """The run cannot go on; the text is one sentence that a person can act on."""
 
 
+class Busy(RunError):
+    """Another process runs the folder."""
+
+
 def no_number(what: str, step: int) -> RunError:
     """What to do when `what` is NaN or infinite at a step. Going on would only repeat it."""
     return RunError(
@@ -63,6 +71,31 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 class Stopped(Exception):
     """The run was asked to stop, has saved what it needs and can be resumed."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within, no other process runs this folder; raises Busy where one does already."""
+    with (folder / EVENTS).open("ab") as stream:
+        until = time.monotonic() + LETTING_GO
+        while not _lock(stream.fileno()):
+            if time.monotonic() > until:
+                raise Busy(
+                    f"{folder} is being run by another process; wait for its end or stop it, or "
+                    "take a folder of its own for this run."
+                )
+            time.sleep(0.05)
+        yield
+
+
+def _lock(handle: int) -> bool:
+    """Take the lock on an open file; False where somebody has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network disks know no locks: there nobody can be told apart, and the run goes on.
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
 
 
 class EventWriter:

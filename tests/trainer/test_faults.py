@@ -7,11 +7,15 @@ the very bytes of an undisturbed run once the fault is gone.
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import importlib
 import json
 import os
 import resource
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +188,60 @@ def test_killed_at_random_moments_every_run_ends_in_the_same_bytes(tmp_path: Pat
     assert {run.end for run in runs} == {"same hash"}
     told = json.dumps([run.kills for run in runs])
     assert sum(len(run.kills) for run in runs) == 5, told
+
+
+# two at once --------------------------------------------------------------------------------------
+
+
+def begun_elsewhere(folder: Path) -> int:
+    """The run in a child of which the first event is there; returns the child's id."""
+    pid = forked.start(lambda: main(["run", str(folder)]), folder.with_name("first.log"))
+    while not list(read_events(folder)):
+        time.sleep(0.01)
+    return pid
+
+
+def test_a_folder_that_is_being_run_is_refused_to_a_second_process(
+    things: dict[str, Path], tmp_path: Path
+) -> None:
+    calm = every_stage.make(tmp_path / "calm", things, "ppo")
+    assert run(calm).code == FINISHED
+    folder = every_stage.make(tmp_path / "run", things, "ppo")
+    first = begun_elsewhere(folder)
+    os.kill(first, signal.SIGSTOP)  # however quick it is, it is still there
+    second = run(folder)
+    os.kill(first, signal.SIGCONT)
+    assert second.code == FAILED, second.output
+    assert second.output == (
+        f"{folder} is being run by another process; wait for its end or stop it, or take a folder "
+        "of its own for this run.\n"
+    )
+    assert forked.wait(first) == FINISHED
+    assert [event["kind"] for event in read_events(folder)].count("started") == 1
+    assert folder_hash(folder / "out") == folder_hash(calm / "out")
+    assert {path.name for path in folder.iterdir()} == {
+        "spec.json", "events.jsonl", "checkpoints", "out"
+    }  # fmt: skip
+
+
+def test_a_process_that_was_killed_leaves_its_folder_to_the_next(
+    things: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = every_stage.make(tmp_path / "run", things, "ppo")
+    first = begun_elsewhere(folder)
+    os.kill(first, signal.SIGKILL)
+    ended = run(folder)  # while the dead one may still be letting go
+    assert ended.code == FINISHED, ended.output
+    assert forked.wait(first) == -signal.SIGKILL
+
+
+def test_a_disk_without_locks_keeps_nobody_from_running(
+    things: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    folder = every_stage.make(tmp_path / "run", things, "score")
+    ended = run(folder)
+    assert ended.code == FINISHED, ended.output
