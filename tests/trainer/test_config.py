@@ -180,10 +180,12 @@ def test_what_changes_the_result_is_named() -> None:
 
 def test_an_update_that_adds_a_setting_is_no_change_but_another_default_is() -> None:
     now = parse_spec(ppo())
-    before = {name: value for name, value in now.identity().items() if name != "config.ptx_coef"}
+    before = {
+        name: value for name, value in now.identity().items() if name != "config.critic_warmup"
+    }
     assert now.changes_since(before) == []
-    assert parse_spec(ppo(config={"ptx_coef": 0.5})).changes_since(before) == [
-        "config.ptx_coef was 0.0 and is 0.5"
+    assert parse_spec(ppo(config={"critic_warmup": 5})).changes_since(before) == [
+        "config.critic_warmup was 0 and is 5"
     ]
     assert now.changes_since(before | {"config.lam": 0.9}) == ["config.lam was 0.9 and is 0.95"]
     assert now.changes_since(before | {"config.gone": 1}) == ["config.gone was 1 and is not given"]
