@@ -52,13 +52,28 @@ def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) ->
     )  # fmt: skip
 
 
-def sets_of_inputs() -> list[tuple[str, tuple[str, ...]]]:
-    """Every stage with every set of inputs that it can run on, and with all that it may use."""
-    return [
-        (stage, (*needs, *(config.may_use if at == 0 else ())))
-        for stage, config in CONFIGS.items()
-        for at, needs in enumerate(config.needs)
+def sets_of_inputs() -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Every stage with every set of inputs that it can run on, all that it may use with that, and
+    the settings that this takes.
+    """
+    found: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
+        ("ppo", ("policy", "reward", "prompts", "pairs"), {"ptx_coef": 1.0})
     ]
+    for stage, config in CONFIGS.items():
+        for needs in config.needs:
+            more = [
+                one
+                for one in config.may_use
+                if launcher.settings_for(stage, (*needs, one)) is not None
+            ]
+            roles = (*needs, *more)
+            found.append((stage, roles, launcher.settings_for(stage, roles) or {}))
+    return found
+
+
+def test_no_input_of_a_stage_is_left_out_here() -> None:
+    tried = {(stage, role) for stage, roles, _config in sets_of_inputs() for role in roles}
+    assert tried == {(stage, role) for stage in CONFIGS for role in facts(stage).kinds}
 
 
 # --- every stage
@@ -88,12 +103,17 @@ def test_a_stage_describes_itself_in_json(stage: str) -> None:
     assert set(told["inputs"]) == set(facts(stage).kinds)
 
 
-@pytest.mark.parametrize(("stage", "roles"), sets_of_inputs(), ids=str)
+@pytest.mark.parametrize(("stage", "roles", "config"), sets_of_inputs(), ids=str)
 def test_each_stage_starts_with_each_set_of_inputs(
-    project: Project, things: dict[str, Any], var: Path, stage: str, roles: tuple[str, ...]
+    project: Project,
+    things: dict[str, Any],
+    var: Path,
+    stage: str,
+    roles: tuple[str, ...],
+    config: dict[str, Any],
 ) -> None:
     asked = {role: things[input_kind(stage, role)] for role in roles}
-    run = start(project, stage, asked)
+    run = start(project, stage, asked, **config)
     folder = launcher.prepare_folder(run)
     spec = json.loads((folder / "spec.json").read_text())
     assert set(spec["inputs"]) == set(roles)
