@@ -3,9 +3,12 @@
     python benchmarks/_speed_generate.py --side ours|transformers|llama [--threads 2] [--seed 0]
     python benchmarks/_speed_generate.py --setup        llama.cpp with its Python bindings
 
-All sides: SmolLM2-135M in bfloat16, the demo's first 16 prompts with 4 answers each side by side
-(64 rows), exactly 64 new tokens each, drawn from the whole vocabulary at temperature 1. A first
-short round that is not counted warms everything up.
+All sides: SmolLM2-135M in bfloat16, 16 prompts with 4 answers each side by side (64 rows), exactly
+64 new tokens each, drawn from the whole vocabulary at temperature 1. A first short round that is
+not counted warms everything up.
+
+The prompts are the demo's first (16 to 57 tokens), or with `--conversations` the first of
+HH-RLHF's helpful-base (20 to 383 tokens; LABELHUB_DATA), as they come.
 """
 
 import sys
@@ -25,6 +28,8 @@ import venv
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks._replay import read_hh
+
 PROMPTS, ANSWERS, TOKENS = 16, 4, 64
 VAR = Path(os.environ.get("LABELHUB_VAR") or ROOT / "var")
 LLAMA = VAR / "bench" / "llama"
@@ -41,6 +46,7 @@ def main() -> None:
     parser.add_argument("--side", choices=sorted(SIDES))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--conversations", action="store_true")
     parser.add_argument("--setup", action="store_true")
     options = parser.parse_args()
     if options.setup:
@@ -63,8 +69,10 @@ def tell(write: Callable[[int], int]) -> None:
     ))  # fmt: skip
 
 
-def prompts() -> list[list[dict[str, str]]]:
-    """The demo's first prompts."""
+def prompts(conversations: bool) -> list[list[dict[str, str]]]:
+    """The demo's first prompts, or the first conversations."""
+    if conversations:
+        return [list(one.messages) for one in read_hh("helpful-base.dev")[:PROMPTS]]
     fixture = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
     lines = fixture.read_text("utf-8").splitlines()[:PROMPTS]
     return [json.loads(line)["prompt"] for line in lines]
@@ -88,7 +96,7 @@ def ours(options: argparse.Namespace) -> None:
     path = model_path()
     tokenizer = modeling.load_tokenizer(path)
     model = modeling.load_policy(path, modeling.Placement(torch.device("cpu"), torch.bfloat16))
-    ids = [modeling.chat_ids(tokenizer, messages) for messages in prompts()]
+    ids = [modeling.chat_ids(tokenizer, messages) for messages in prompts(options.conversations)]
 
     def write(tokens: int) -> int:
         seeds = [
@@ -116,8 +124,9 @@ def transformers(options: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
     batch = tokenizer.apply_chat_template(
-        prompts(), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    )
+        prompts(options.conversations), add_generation_prompt=True, padding=True,
+        return_tensors="pt", return_dict=True,
+    )  # fmt: skip
 
     def write(tokens: int) -> int:
         whole = model.generate(
@@ -135,21 +144,21 @@ def llama(options: argparse.Namespace) -> None:
         raise SystemExit(
             "There is no llama.cpp yet; run this script with --setup, which takes minutes."
         )
-    told = ask_llama(job(options.threads, options.seed))
+    told = ask_llama(job(options.threads, options.seed, options.conversations))
     found = json.loads(told)
     if found["units"] != PROMPTS * ANSWERS * TOKENS:
         raise SystemExit(f"llama.cpp wrote {found['units']} tokens")
     print(told.strip().splitlines()[-1])
 
 
-def job(threads: int, seed: int) -> dict[str, Any]:
+def job(threads: int, seed: int, conversations: bool) -> dict[str, Any]:
     """What the script of llama.cpp is told."""
     from trainer import modeling
 
     tokenizer = modeling.load_tokenizer(model_path())
     return {
         "model": str(GGUF), "answers": ANSWERS, "tokens": TOKENS, "threads": threads, "seed": seed,
-        "prompts": [modeling.chat_ids(tokenizer, messages) for messages in prompts()],
+        "prompts": [modeling.chat_ids(tokenizer, messages) for messages in prompts(conversations)],
         "unified": UNIFIED,
     }  # fmt: skip
 
@@ -201,7 +210,7 @@ def check() -> None:
 
     from trainer import modeling
 
-    what = job(os.cpu_count() or 1, 0)
+    what = job(os.cpu_count() or 1, 0, conversations=False)
     theirs = json.loads(ask_llama(what, "--check"))
     place = modeling.Placement(torch.device("cpu"), torch.bfloat16)
     model = modeling.load_policy(model_path(), place)

@@ -117,6 +117,17 @@ COMPARISONS = (
         setup=(("_speed_generate.py", "--setup"),),
     ),
     Comparison(
+        "generate-conversations",
+        {
+            side: ("_speed_generate.py", "--conversations", "--side", side)
+            for side in ("ours", "transformers")
+        },
+        (
+            Target("answers to HH-RLHF's conversations, tokens a second, batch 64, transformers "
+                   "generate", "ours", "transformers", "rate", 3, 6),
+        ),
+    ),
+    Comparison(
         "start",
         {
             side: ("_speed_start.py", "--side", side)

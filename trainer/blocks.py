@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.kernels import PackedLinear
+from trainer.cache import Shared
+from trainer.kernels import LEAN, PackedLinear
 
 Pack = Callable[[list[nn.Module]], PackedLinear | None]
 """Makes one packed layer of the layers, one below the other; None where it cannot."""
@@ -72,6 +73,10 @@ class LeanAttention(nn.Module):
         v = heads[:, :, self.queries + self.keys :].transpose(1, 2)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
+            shared = getattr(past_key_values.layers[self.layer_idx], "shared", None)
+            if shared is not None:
+                out = shared_attention(q, shared, k, v, attention_mask, self.scaling)
+                return self.out(out.view(b, t, -1)), None
         attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
         settings["sliding_window"] = self.sliding_window
         out, _ = attend(
@@ -85,6 +90,40 @@ class LeanAttention(nn.Module):
             return heads
         q, k = heads.split([self.queries, self.keys], dim=2)
         return torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
+
+
+def shared_attention(
+    q: Tensor, prompts: Shared, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of one new token of each answer, q (b, h, 1, d), to the tokens of its prompt, which
+    are there once for all of its answers, and to its own, k and v (b, kv, T, d).
+
+    `mask` (b, 1, 1, t + T) has the columns of the prompt first; returns (b, h, 1, d).
+    """
+    seats, (_, kv, far, d) = prompts.seats, prompts.keys.shape
+    b, h, _, _ = q.shape
+    rows = q.reshape(b, kv, h // kv, d).mul(scale)  # query heads of one key head as rows
+
+    def at_prompts(x: Tensor) -> Tensor:  # (b, kv, g, n) → (prompts, kv, seats · g, n)
+        return seats.sit(x).transpose(1, 2).reshape(seats.prompts, kv, -1, x.shape[-1])
+
+    def at_answers(x: Tensor) -> Tensor:  # and back
+        return seats.rise(x.view(seats.prompts, kv, seats.many, h // kv, -1).transpose(1, 2))
+
+    # 1. scores of the prompt's tokens and of the answer's, one softmax over both
+    scores = torch.cat(
+        [
+            at_answers(torch.matmul(at_prompts(rows), prompts.keys.transpose(2, 3))),
+            torch.matmul(rows, k.transpose(2, 3)),
+        ],
+        dim=-1,
+    )
+    if mask is not None:
+        scores += mask
+    p_far, p_near = scores.softmax(-1).split([far, k.shape[2]], dim=-1)
+    # 2. the values that they weigh
+    out = at_answers(torch.matmul(at_prompts(p_far), prompts.values))
+    return (out + torch.matmul(p_near, v)).view(b, h, 1, d)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -117,6 +156,13 @@ def find(model: nn.Module) -> list[Found]:
         for name, block in owner.named_children()
         if _is_attention(block) or _is_mlp(block)
     ]
+
+
+def lean_throughout(model: Any) -> bool:
+    """Whether every attention block is a lean one, so that a cache may hold prompts apart."""
+    lean = sum(isinstance(module, LeanAttention) for module in model.modules())
+    config = model.config
+    return lean == config.num_hidden_layers and config._attn_implementation == LEAN
 
 
 def _is_attention(block: nn.Module) -> bool:

@@ -93,7 +93,8 @@ class LeanNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.float()
-        inverse = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = length.square().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         unit = (wide * inverse).to(x.dtype)
         if ctx is not None:
             ctx.save_for_backward(unit, inverse, weight)

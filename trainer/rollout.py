@@ -1,15 +1,14 @@
 """Sampling answers: one loop over the model's own forward pass with its key-value cache.
 
 Choices
-- A prompt is read once and its cache repeated for its K answers; prompts of similar length go
-  together; an answer that has ended leaves the batch.
+- A prompt is read once for its K answers; prompts of similar length go together; an answer that has
+  ended leaves the batch.
 - Each token is drawn by inverse CDF from one uniform number that belongs to (answer seed, token
   index), so an answer does not depend on who shares its batch (up to the rounding of the kernels).
 - Repetition penalty, temperature, top-k, top-p and min-p are those of transformers' logits
   processors, in their order. The log-probability is the model's own at the sampling temperature,
   before the penalty and the cuts, from the pass that the token was drawn from.
-- Keys and values stand whole in memory, wider than they are filled: products over a part of a
-  tensor would copy it first, which costs more than the unused places.
+- How keys and values are kept, cache.py says.
 Non-goals: beam search, speculative decoding.
 """
 
@@ -22,8 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
+from trainer.blocks import lean_throughout
+from trainer.cache import (
+    close_ranks,
+    keep_rows,
+    new_cache,
+    repeat_rows,
+    roomy_layers,
+    seats_for,
+    share_prompts,
+)
 from trainer.events import RunError
 from trainer.modeling import logits_of, trunk
 from trainer.types import Sampled, Sampling
@@ -34,8 +42,6 @@ BLOCK = 256
 NEAR = 2**19
 #: likeliest tokens that top-p looks at before it sorts the whole vocabulary
 LIKELY = 1024
-#: places by which a cache grows
-ROOM = 32
 #: said when there is nothing to draw from
 SPOILT = (
     "The policy's logits are no number any more: if it is in training, take a lower config.lr and "
@@ -176,116 +182,6 @@ def step_on(ladder: Tensor, mark: Tensor) -> Tensor:
     return torch.minimum(found, top)
 
 
-class _RoomyLayer(DynamicLayer):
-    """A layer of key-value cache that is wider than it is filled: a new token is written, not
-    concatenated, and the whole width is attended to, the mask hiding what is not filled.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.filled = 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values (b, h, t, d) of the new tokens go in; those of the whole width come out.
-
-        The first call, which reads the prompts, gives back what it got.
-        """
-        begin, self.filled = self.filled, self.filled + key_states.shape[-2]
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states, value_states
-            return self.keys, self.values
-        if self.filled > self.keys.shape[-2]:
-            self.widen(torch.arange(len(self.keys), device=self.keys.device))
-        self.keys[:, :, begin : self.filled] = key_states
-        self.values[:, :, begin : self.filled] = value_states
-        return self.keys, self.values
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How wide the keys will be after so many more tokens, and where they begin."""
-        wanted = self.filled + query_length
-        if not self.is_initialized:
-            return wanted, 0
-        width = self.keys.shape[-2]
-        return (width if wanted <= width else self._width(wanted)), 0
-
-    def get_seq_length(self) -> int:
-        """Tokens in the cache."""
-        return self.filled
-
-    def widen(self, rows: Tensor) -> None:
-        """Make room, taking these rows, in this order; a row may come several times."""
-        self.keys, self.values = (self._wider(old, rows) for old in (self.keys, self.values))
-
-    def _wider(self, old: Tensor, rows: Tensor) -> Tensor:
-        _, h, t, d = old.shape
-        # Unused places are hidden, but 0 · NaN would show through.
-        wide = old.new_zeros((len(rows), h, self._width(max(self.filled, t)), d))
-        wide[:, :, :t] = old[rows]
-        return wide
-
-    def _width(self, wanted: int) -> int:
-        """Room for so many tokens and for some more."""
-        return (wanted // ROOM + 1) * ROOM
-
-    def fill(self, parts: Sequence[_RoomyLayer], order: Tensor) -> None:
-        """Take over what several caches hold, the shorter ones filled up on the left; of all their
-        rows those of `order`.
-        """
-        self.lazy_initialization(parts[0].keys, parts[0].values)
-        self.filled = max(part.filled for part in parts)
-        for name in ("keys", "values"):
-            each = [getattr(part, name) for part in parts]
-            wide = [
-                torch.nn.functional.pad(one, (0, 0, self.filled - one.shape[-2], 0)) for one in each
-            ]
-            setattr(self, name, torch.cat(wide)[order])
-
-    def keep(self, order: Tensor, moved: Tensor) -> None:
-        """Keep the rows `order`; of these only the places `moved` do not stand there already."""
-        for name in ("keys", "values"):
-            whole = getattr(self, name)
-            whole[moved] = whole[order[moved]]
-            setattr(self, name, whole[: len(order)])
-
-
-def new_cache(model: PreTrainedModel) -> DynamicCache:
-    """The model's own kind of cache, its ordinary layers replaced by roomy ones."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [
-        _RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
-    return cache
-
-
-def repeat_rows(cache: DynamicCache, rows: Tensor) -> None:
-    """Take these rows of every layer of the cache, a row perhaps several times, and make room."""
-    for layer in cache.layers:
-        if isinstance(layer, _RoomyLayer):
-            layer.widen(rows)
-        else:
-            layer.batch_select_indices(rows)
-
-
-def keep_rows(cache: DynamicCache, order: Tensor) -> None:
-    """Keep these rows of every layer of the cache, in this order, few of which have to move."""
-    moved = (order != torch.arange(len(order), device=order.device)).nonzero()[:, 0]
-    for layer in cache.layers:
-        if isinstance(layer, _RoomyLayer):
-            layer.keep(order, moved)
-        else:
-            layer.batch_select_indices(order)
-
-
-def close_ranks(stays: Sequence[bool]) -> list[int]:
-    """The rows that stay, in an order that moves few of them: the last ones fill the gaps."""
-    count = sum(stays)
-    late = [row for row in range(count, len(stays)) if stays[row]]
-    return [row if stays[row] else late.pop() for row in range(count)]
-
-
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -355,7 +251,10 @@ def _sample_batch(
     enders, pad = marks[0].to(device), marks[1]
     logits, cache, read = _read_prompts(model, prompts, pad)
     repeat = torch.tensor([row for row, many in enumerate(seeds) for _ in many], device=device)
-    repeat_rows(cache, repeat)
+    if roomy_layers(cache) and lean_throughout(model) and max(map(len, seeds)) > 1:
+        share_prompts(cache, seats_for([len(many) for many in seeds], device))
+    else:
+        repeat_rows(cache, repeat)
     logits, seen = logits[repeat], _seen(prompts, logits, sampling, repeat)
     # (b, t) what may be attended to, the tokens to come included: the cache says how far it is
     mask = torch.nn.functional.pad(read, (0, sampling.max_new_tokens), value=1)[repeat]
@@ -411,15 +310,15 @@ def _read_prompts(
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     whole = new_cache(model)
-    apart = device.type == "cpu" and all(isinstance(one, _RoomyLayer) for one in whole.layers)
-    parts = by_length([len(prompt) for prompt in prompts]) if apart else []
+    layers = roomy_layers(whole) if device.type == "cpu" else []
+    parts = by_length([len(prompt) for prompt in prompts]) if layers else []
     if len(parts) < 2:
         return _read_part(model, prompts, pad)
     found = [_read_part(model, [prompts[row] for row in part], pad) for part in parts]
     order = torch.tensor([row for part in parts for row in part], device=device)
     back = order.argsort()
     masks = [torch.nn.functional.pad(mask, (longest - mask.shape[1], 0)) for _, _, mask in found]
-    for number, layer in enumerate(whole.layers):
+    for number, layer in enumerate(layers):
         layer.fill([cache.layers[number] for _, cache, _ in found], back)
     return torch.cat([logits for logits, _, _ in found])[back], whole, torch.cat(masks)[back]
 

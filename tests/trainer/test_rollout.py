@@ -217,44 +217,17 @@ def test_greedy_answers_are_those_of_transformers(policy: PreTrainedModel) -> No
             assert own.ids == whole[0, len(prompt) :].tolist()
 
 
-def test_rows_that_stay_move_little() -> None:
-    assert rollout.close_ranks([True, False, True, False, True]) == [0, 4, 2]
-    assert rollout.close_ranks([False, False, True]) == [2]
-    assert rollout.close_ranks([True, True]) == [0, 1]
-
-
-@pytest.mark.parametrize("new", [1, rollout.ROOM + 5])
-def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
-    policy: PreTrainedModel, new: int
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_p": 0.8}])
+def test_answers_are_the_same_where_a_prompt_is_kept_once(
+    policy: PreTrainedModel, settings: dict[str, Any]
 ) -> None:
-    """The mask hides the places that are not filled, also when the cache has grown or rows left."""
-    logits, cache, read = rollout._read_prompts(policy, PROMPTS[:2], pad=0)
-    rows = [1, 0, 1]
-    rollout.repeat_rows(cache, torch.tensor(rows))
-    texts = [list(PROMPTS[row]) for row in rows]
-    mask = torch.nn.functional.pad(read, (0, new + 1), value=1)[rows]
-
-    def go_on(n: int) -> torch.Tensor:
-        token = torch.tensor([[6 + (7 * n + row) % 40] for row in range(len(texts))])
-        place = torch.tensor([[len(text)] for text in texts])
-        for text, one in zip(texts, token.tolist(), strict=True):
-            text += one
-        known = mask[:, : read.shape[1] + n + 1]
-        found: torch.Tensor = rollout._next_logits(policy, token, known, place, cache)
-        return found
-
-    def check(found: torch.Tensor) -> None:
-        for row, text in enumerate(texts):
-            whole = policy(input_ids=torch.tensor([text])).logits[0, -1]
-            torch.testing.assert_close(found[row], whole, rtol=1e-3, atol=1e-4)
-
-    check(logits[rows])
-    for n in range(new):
-        found = go_on(n)
-    check(found)
-    rollout.keep_rows(cache, torch.tensor([2, 1]))
-    mask, texts = mask[[2, 1]], [texts[2], texts[1]]
-    check(go_on(new))
+    """Packed weights let a prompt's answers share its keys; they end at different times."""
+    wanted = write(policy, PROMPTS, max_new_tokens=30, **settings)
+    with modeling.packed(policy) as writer:
+        found = write(writer, PROMPTS, max_new_tokens=30, **settings)
+    assert [one.ids for one in found] == [one.ids for one in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-3, abs=1e-4)
 
 
 def test_prompts_are_read_in_parts_where_that_saves_padding() -> None:

@@ -1,0 +1,107 @@
+"""A wide key-value cache, with a prompt for each answer or once for all: nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from tests.tiny import make_tiny
+from trainer import cache, kernels, modeling, rollout
+from trainer.blocks import lean_throughout
+
+CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4]]
+#: two answers to the second prompt, one to the first
+MANY = [1, 2]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
+    return modeling.load_policy(make_tiny(tmp_path_factory.mktemp("models")), CPU)
+
+
+@pytest.fixture(params=["repeated", "shared"])
+def writer(request: pytest.FixtureRequest, policy: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model as it is, and with blocks that can attend to prompts apart."""
+    shares = request.param == "shared"
+    if shares and not kernels.can_pack(policy.lm_head.weight):
+        pytest.skip("this machine has no packed products")
+    with modeling.packed(policy) if shares else nullcontext(policy) as model:
+        assert lean_throughout(model) == shares
+        yield model
+
+
+@pytest.mark.parametrize("new", [1, cache.ROOM + 5])
+def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
+    writer: PreTrainedModel, new: int
+) -> None:
+    """The mask hides the places that are not filled, also when the cache has grown or rows left."""
+    logits, known, read = rollout._read_prompts(writer, PROMPTS, pad=0)
+    rows = [0, 1, 1]
+    if lean_throughout(writer):
+        cache.share_prompts(known, cache.seats_for(MANY, torch.device("cpu")))
+    else:
+        cache.repeat_rows(known, torch.tensor(rows))
+    texts = [list(PROMPTS[row]) for row in rows]
+    mask = torch.nn.functional.pad(read, (0, new + 1), value=1)[rows]
+
+    def go_on(n: int) -> torch.Tensor:
+        token = torch.tensor([[6 + (7 * n + row) % 40] for row in range(len(texts))])
+        place = torch.tensor([[len(text)] for text in texts])
+        for text, one in zip(texts, token.tolist(), strict=True):
+            text += one
+        seen = mask[:, : read.shape[1] + n + 1]
+        found: torch.Tensor = rollout._next_logits(writer, token, seen, place, known)
+        return found
+
+    def check(found: torch.Tensor) -> None:
+        for row, text in enumerate(texts):
+            whole = writer(input_ids=torch.tensor([text])).logits[0, -1]
+            torch.testing.assert_close(found[row], whole, rtol=1e-3, atol=1e-4)
+
+    check(logits[rows])
+    for n in range(new):
+        found = go_on(n)
+    check(found)
+    # the first prompt has no answer any more, and those of the second change places
+    cache.keep_rows(known, torch.tensor([2, 1]))
+    mask, texts = mask[[2, 1]], [texts[2], texts[1]]
+    check(go_on(new))
+
+
+def test_answers_sit_at_their_prompts_and_rise_again() -> None:
+    seats = cache.seats_for([2, 1], torch.device("cpu"))
+    rows = torch.tensor([[1.0], [2.0], [3.0]])
+    assert seats.sit(rows).tolist() == [[[1.0], [2.0]], [[3.0], [0.0]]]
+    assert torch.equal(seats.rise(seats.sit(rows)), rows)
+
+
+def test_a_prompt_goes_when_many_would_go_with_it() -> None:
+    seats = cache.seats_for([1, 1, 1, 1], torch.device("cpu"))
+    fewer, stay = seats.keep(torch.tensor([0, 3, 2]))  # a quarter of the prompts is not needed
+    assert stay is not None
+    assert (fewer.prompts, stay.tolist(), fewer.at.tolist()) == (3, [0, 2, 3], [0, 2, 1])
+    seats = cache.seats_for([1, 1, 1, 1, 1], torch.device("cpu"))
+    same, none = seats.keep(torch.tensor([0, 3, 2, 4]))  # a fifth is not worth a copy
+    assert none is None
+    assert (same.prompts, same.at.tolist()) == (5, [0, 3, 2, 4])
+
+
+def test_a_shared_prompt_is_there_once(policy: PreTrainedModel) -> None:
+    _, known, _ = rollout._read_prompts(policy, PROMPTS, pad=0)
+    cache.share_prompts(known, cache.seats_for([4, 4], torch.device("cpu")))
+    for layer in cache.roomy_layers(known):
+        assert layer.shared is not None
+        assert len(layer.shared.keys) == 2
+        assert layer.keys.shape[0] == 8
+        assert layer.keys.shape[2] == cache.ROOM
+
+
+def test_rows_that_stay_move_little() -> None:
+    assert cache.close_ranks([True, False, True, False, True]) == [0, 4, 2]
+    assert cache.close_ranks([False, False, True]) == [2]
+    assert cache.close_ranks([True, True]) == [0, 1]
