@@ -42,6 +42,10 @@ from trainer.manifests import recover, verify_manifest
 from trainer.types import RunContext
 
 FINISHED, FAILED, STOPPED = 0, 1, 75
+DISK_FULL = (
+    "The disk is full, so nothing could be saved; earlier checkpoints are kept: "
+    "free some space, then run the folder again to go on from the last one."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +84,7 @@ def tell(command: Callable[[], None]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
         if not isinstance(error, RunError | SpecError):
             traceback.print_exc()
-        sys.stderr.write(explain(error) + "\n")
+        sys.stderr.write(explain(error)[1] + "\n")
         return FAILED
     return FINISHED
 
@@ -203,12 +207,12 @@ def load(name: str) -> ModuleType:
 def _fail(folder: Path, error: BaseException) -> int:
     """Say in one sentence what went wrong; the traceback goes to trainer.log and to stderr."""
     trace = "".join(traceback.format_exception(error))
-    sentence = explain(error)
+    code, sentence = explain(error)
     sys.stderr.write(f"{trace}\n{sentence}\n")
     if not ranks.is_main():
         return FAILED
     try:
-        EventWriter(folder).emit("failed", message=sentence)
+        EventWriter(folder).emit("failed", code=code, message=sentence)
         with (folder / "trainer.log").open("a", encoding="utf-8") as log:
             log.write(trace)
     except OSError:  # the disk may be full: stderr has it all
@@ -265,33 +269,28 @@ def _stop_on_signal(stop: threading.Event) -> None:
         signal.signal(signal.SIGINT, ask)
 
 
-def explain(error: BaseException) -> str:
-    """One sentence for a person: what happened and what to do."""
+def explain(error: BaseException) -> tuple[str, str]:
+    """One of `FAILURES`, and one sentence for a person: what happened and what to do."""
     text = " ".join(str(error).split())
     lowered = text.lower()
     if isinstance(error, (RunError, SpecError)):
-        return text
+        return "spec" if isinstance(error, SpecError) else error.code, text
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return _disk_full()
+        return "disk", DISK_FULL
     if any(words in lowered for words in ("no space left", "disk quota", "file too large")):
-        return _disk_full()  # safetensors reports it as its own kind of error
+        return "disk", DISK_FULL  # safetensors reports it as its own kind of error
     if is_out_of_memory(error):
         return (
+            "memory",
             "The machine ran out of memory; free some and run the folder again to go on, or take a "
-            "lower config.token_budget or config.batch_size, or a smaller model, in a new folder."
+            "lower config.token_budget or config.batch_size, or a smaller model, in a new folder.",
         )
     if isinstance(error, json.JSONDecodeError):
-        return f"An input file is not valid JSON ({text}); mend or export it again."
+        return "data", f"An input file is not valid JSON ({text}); mend or export it again."
     if isinstance(error, PermissionError):
-        return f"The trainer may not use {error.filename}; give it the right to."
-    return f"The stage failed unexpectedly ({type(error).__name__}: {text[:300]}); see trainer.log."
-
-
-def _disk_full() -> str:
-    return (
-        "The disk is full, so nothing could be saved; earlier checkpoints are kept: "
-        "free some space, then run the folder again to go on from the last one."
-    )
+        return "permission", f"The trainer may not use {error.filename}; give it the right to."
+    name = type(error).__name__
+    return "unexpected", f"The stage failed unexpectedly ({name}: {text[:300]}); see trainer.log."
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ GAPS = {"slightly": 1.0, "clearly": 2.0, "much": 3.0}
 class DataError(RunError):
     """A data file is missing or broken; the message names file, line, fault and remedy."""
 
+    code = "data"
+
 
 class _Fault(ValueError):
     """What is wrong inside one line; the reader adds file and line."""

@@ -34,8 +34,19 @@ KINDS = {
     "alert": "something a person should look at: code, message",
     "heartbeat": "the process lives: stage_progress from 0 to 1, eta_s in seconds",
     "finished": "the stage ended well: report, seconds of this attempt, spec (what was asked for)",
-    "failed": "the stage ended badly: message, one sentence that says what to do",
+    "failed": "the stage ended badly: code (FAILURES), message, one sentence that says what to do",
     "stopped": "the stage was asked to stop and can go on: message",
+}
+#: kinds of failures, for who tells of them in another language than the message's
+FAILURES = {
+    "spec": "settings or inputs in spec.json cannot be run",
+    "data": "a file of the inputs has a mistake",
+    "refused": "the stage cannot go on with what it was given",
+    "diverged": "a figure is no number any more",
+    "memory": "there is too little memory",
+    "disk": "there is no room on the disk",
+    "permission": "a file may not be used",
+    "unexpected": "nobody foresaw it; the traceback is in trainer.log",
 }
 
 
@@ -46,14 +57,29 @@ OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "bad allocatio
 class RunError(Exception):
     """The run cannot go on; the text is one sentence that a person can act on."""
 
+    #: one of FAILURES
+    code = "refused"
+
+
+class Diverged(RunError):
+    """A figure of training is no number any more."""
+
+    code = "diverged"
+
+
+class MemoryShort(RunError):
+    """The run would need more memory than there is."""
+
+    code = "memory"
+
 
 class Busy(RunError):
     """Another process runs the folder."""
 
 
-def no_number(what: str, step: int) -> RunError:
+def no_number(what: str, step: int) -> Diverged:
     """What to do when `what` is NaN or infinite at a step. Going on would only repeat it."""
-    return RunError(
+    return Diverged(
         f"{what} no number any more at step {step}: take a lower config.lr and a new run folder; "
         "the checkpoints from before that step are kept."
     )

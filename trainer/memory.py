@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from trainer import ranks
 from trainer.config import Spec, StageConfig, resolve_path
-from trainer.events import RunError
+from trainer.events import MemoryShort, RunError
 from trainer.types import SHAPES
 
 #: switch of the check
@@ -585,7 +585,7 @@ def check(spec: Spec, folder: Path, dtype: str, device: str, free: int | None) -
     found = estimate(spec, folder, dtype, device)
     if free is not None and found.bytes > free and os.environ.get(SWITCH, "1") != "0":
         remedy = advice(spec, folder, dtype, device, free)
-        raise RunError(
+        raise MemoryShort(
             f"This run needs about {gib(found.bytes)} of memory and {gib(free)} are free: "
             f"{remedy}. ({SWITCH}=0 runs it all the same.)"
         )

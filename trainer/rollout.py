@@ -32,7 +32,7 @@ from trainer.cache import (
     seats_for,
     share_prompts,
 )
-from trainer.events import RunError
+from trainer.events import Diverged
 from trainer.modeling import logits_of, trunk
 from trainer.types import Sampled, Sampling
 
@@ -101,7 +101,7 @@ def _draw_near(
         scores /= heat
     top = scores.amax(-1, keepdim=True)
     if not bool(torch.isfinite(top).all()):
-        raise RunError(SPOILT)
+        raise Diverged(SPOILT)
     wanted = scores if seen is None else penalised(scores, seen, sampling.repetition_penalty)
     if greedy:
         token = wanted.argmax(-1)

@@ -289,8 +289,12 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         model = Run
         fields = [
             "id", "project", "stage", "state", "seed", "step", "total", "eta_seconds", "attempt",
-            "error", "created", "created_by", "started", "ended",
+            "error", "error_code", "created", "created_by", "started", "ended",
         ]  # fmt: skip
+        extra_kwargs = {
+            "error": {"help_text": "The trainer's own sentence, in English."},
+            "error_code": {"help_text": "What kind of failure it was."},
+        }
 
 
 class RunDetailSerializer(RunSerializer):

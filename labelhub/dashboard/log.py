@@ -1,30 +1,60 @@
-"""A run's events as sentences."""
+"""A run's events as sentences.
+
+What the trainer itself says is English; beside it stands, in the reader's language, what kind of
+thing happened.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from labelhub.runs.models import RunEvent
+from labelhub.runs.models import Run, RunEvent
+from labelhub.runs.progress import known_failure
+
+# The alarms of the trainer by their codes.
+ALERTS: Final[dict[str, Any]] = {
+    "kl_budget": gettext_lazy("The KL budget is spent: training stopped within it."),
+    "second_parts": gettext_lazy("The second reward model falls while the score rises."),
+    "ensemble_parts": gettext_lazy("The ensemble's lowest member falls while the score rises."),
+    "spread_doubled": gettext_lazy("The ensemble's members disagree more and more."),
+    "length_drift": gettext_lazy("The length of the answers changed by more than half."),
+    "entropy_collapse": gettext_lazy("The policy hardly varies its words any more."),
+    "distinct_collapse": gettext_lazy("The answers repeat themselves."),
+    "missing_ends": gettext_lazy("Many answers no longer come to their end."),
+    "damaged_checkpoint": gettext_lazy("A checkpoint was damaged and is passed over."),
+    "no_heldout": gettext_lazy("Nothing held out could be tested, so nobody knows how good it is."),
+    "no_normalisation": gettext_lazy("The reward model's scores are used as they are."),
+    "reward_at_chance": gettext_lazy("The reward model may be guessing."),
+    "reward_no_better_than_length": gettext_lazy(
+        "The reward model knows no more than the length of the answers."
+    ),
+}
 
 
 @dataclass(frozen=True)
 class LogLine:
+    """One event: in the reader's words, and in the trainer's."""
+
     at: datetime
     kind: str
+    step: int | None
     words: str
+    said: str
 
 
 def log_line(event: RunEvent) -> LogLine:
     """One event in words; an unknown kind is shown by its name, so that nothing is hidden."""
-    return LogLine(event.at, event.kind, _words(event.kind, event.step, event.data))
+    said = str(event.data.get("message") or "")
+    words = _words(event.kind, event.step, event.data)
+    return LogLine(event.at, event.kind, event.step, words, said)
 
 
 def _words(kind: str, step: int | None, data: dict[str, Any]) -> str:
-    message = str(data.get("message") or "")
     if kind == "started":
         return _started(data)
     if kind == "checkpoint":
@@ -32,13 +62,15 @@ def _words(kind: str, step: int | None, data: dict[str, Any]) -> str:
     if kind == "finished":
         return _("Finished.")
     if kind == "failed":
-        return _("Failed: %(message)s") % {"message": message or _("no reason was given.")}
+        kind_of_it = str(Run.Failure(known_failure(data)).label) if data.get("code") else ""
+        return " ".join(part for part in (_("Failed."), kind_of_it) if part)
     if kind == "stopped":
-        return message or _("Stopped; it can be resumed.")
+        return _("Stopped; it can be resumed.")
     if kind == "alert":
         where = _("Step %(n)s: ") % {"n": step} if step is not None else ""
-        return where + (message or str(data.get("code") or ""))
-    return f"{kind} {message}".strip()
+        code = str(data.get("code") or "")
+        return where + str(ALERTS.get(code, code))
+    return kind
 
 
 def _started(data: dict[str, Any]) -> str:

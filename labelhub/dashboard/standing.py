@@ -67,7 +67,7 @@ class Standing:
     steps: list[Step]
     sentence: str
     tone: str  # now | person | bad | done
-    trouble: str
+    failed: Run | None
     may: frozenset[str]
     facts: Facts
 
@@ -86,7 +86,7 @@ def standing_of(round: Round) -> Standing:
         steps=[_step(key, facts) for key in STEPS if key != "compare" or wants_comparison(facts)],
         sentence=waits_for(facts),
         tone=tone_of(facts),
-        trouble=run.error if run and run.state == Run.State.FAILED else "",
+        failed=run if run and run.state == Run.State.FAILED and run.error else None,
         may=what_may_be_asked(facts),
         facts=facts,
     )

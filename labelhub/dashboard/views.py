@@ -209,7 +209,7 @@ def _round(project: Project, number: int) -> dict[str, Any]:
         "round": turn,
         "standing": standing,
         "gates": gates_of(facts, of_ppo),
-        "alerts": alerts,
+        "alerts": [log_line(alert) for alert in alerts],
         "gain_picture": report_pictures.gain_picture(facts.gain),
         "accuracy_picture": report_pictures.accuracy_picture(reward.report) if reward else None,
         "curves": _round_curves(reward, ppo),

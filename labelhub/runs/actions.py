@@ -188,7 +188,8 @@ def resume_run(*, run: Run, by: User | None) -> Run:
     run = Run.objects.select_for_update().get(pk=run.pk)
     if not rules.may_move(run.state, State.QUEUED) or run.state == State.RUNNING:
         raise Refused(_("Only a stopped or failed run can be resumed."))
-    run.state, run.error, run.ended, run.lease_until = State.QUEUED, "", None, None
+    run.state, run.error, run.error_code = State.QUEUED, "", ""
+    run.ended, run.lease_until = None, None
     run.save(update_fields=["state", "error", "ended", "lease_until"])
     audit(by=by, action="run.resume", target=run)
     enqueue_on_commit(tasks.watch_run, run.pk)

@@ -156,6 +156,23 @@ class Run(models.Model):
         FINISHED = "finished", _("finished")
         FAILED = "failed", _("failed")
 
+    class Failure(models.TextChoices):
+        """What kind of thing went wrong, in the reader's language; `error` has the sentence."""
+
+        # Told by the trainer (trainer/events.py: FAILURES):
+        SPEC = "spec", _("Its settings or inputs cannot be run.")
+        DATA = "data", _("There is a mistake in what it was given to read.")
+        REFUSED = "refused", _("It cannot go on with what it was given.")
+        DIVERGED = "diverged", _("A figure of the training is no number any more.")
+        MEMORY = "memory", _("There was too little memory.")
+        DISK = "disk", _("The disk is full. What was saved before is kept.")
+        PERMISSION = "permission", _("The trainer may not use a file that it needs.")
+        UNEXPECTED = "unexpected", _("Something happened that nobody foresaw.")
+        # Told by who watches the trainer:
+        NOT_STARTED = "not_started", _("The trainer could not be started.")
+        KILLED = "killed", _("The trainer was ended from outside, again and again.")
+        EXITED = "exited", _("The trainer ended without saying why.")
+
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="runs")
     stage = models.CharField(max_length=10, choices=Stage.choices)
     state = models.CharField(max_length=8, choices=State.choices, default=State.QUEUED)
@@ -171,7 +188,9 @@ class Run(models.Model):
         related_name="made_by",
     )
     report = models.JSONField(default=dict)
+    # The trainer's own sentence, in English, and its kind ("" for a failure before there were any).
     error = models.TextField(blank=True)
+    error_code = models.CharField(max_length=12, choices=Failure.choices, blank=True)
     # The attempt is a fencing token: a watcher of an older attempt may no longer write.
     attempt = models.PositiveIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)

@@ -57,6 +57,7 @@ def mark_running(run: Run, process_group: int) -> bool:
             process_group=process_group,
             started=run.started or timezone.now(),
             error="",
+            error_code="",
         )
     )
     return bool(changed == 1)
@@ -135,7 +136,7 @@ def end_run(run: Run, *, code: int) -> str | None:
     if state == State.FINISHED:
         _take_in(row)
     if state == State.FAILED:
-        row.error = failure_sentence(row, code)
+        row.error_code, row.error = failure_of(row, code)
     if state in rules.ENDED:
         row.ended = timezone.now()
         audit(by=None, action=f"run.{state}", target=row, stage=row.stage, exit_code=code)
@@ -148,6 +149,7 @@ def fail_run(run: Run, message: str) -> None:
     """A run that could not even be started says why."""
     ended = _mine(run).update(
         state=State.FAILED,
+        error_code=Run.Failure.NOT_STARTED,
         error=message,
         lease_until=None,
         process_group=None,
@@ -160,7 +162,7 @@ def fail_run(run: Run, message: str) -> None:
 def _take_in(run: Run) -> None:
     """Read the finished run's report and register its weights as a new version."""
     run.report = read_report(run.pk)
-    run.error = ""
+    run.error = run.error_code = ""
     kind = rules.output_kind(run.stage, run.config)
     if kind:
         run.output = register_output(
@@ -183,17 +185,24 @@ def _hard_ends(run: Run) -> int:
     return run.attempt - orderly
 
 
-def failure_sentence(run: Run, code: int) -> str:
-    """The trainer's own last words, else what its exit code tells."""
+def failure_of(run: Run, code: int) -> tuple[str, str]:
+    """What kind of failure it was, and the trainer's own last words or what its exit code tells."""
     last = run.events.filter(kind="failed").order_by("offset").last()
     if last and last.attempt == run.attempt and last.data.get("message"):
-        return str(last.data["message"])
+        return known_failure(last.data), str(last.data["message"])
     if code < 0:
-        return (
+        return Run.Failure.KILLED, (
             f"The trainer was ended by signal {-code} {rules.MAX_ATTEMPTS} times; often the memory "
             "was full. Lower the batch size or end other programs, then resume."
         )
-    return f"The trainer ended with code {code}; see trainer.log in {run_folder(run.pk)}."
+    where = run_folder(run.pk)
+    return Run.Failure.EXITED, f"The trainer ended with code {code}; see trainer.log in {where}."
+
+
+def known_failure(data: dict[str, Any]) -> str:
+    """The kind of failure that an event tells; a kind that nobody knows here is unexpected."""
+    code = data.get("code")
+    return str(code) if code in Run.Failure.values else Run.Failure.UNEXPECTED
 
 
 def last_words(log: str) -> str:

@@ -141,7 +141,8 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
         patch.setattr(checkpoints, "save_file", full)
         with pytest.raises(OSError, match="No space left") as refusal:
             save(tmp_path, 2)
-    sentence = explain(refusal.value)
+    code, sentence = explain(refusal.value)
+    assert code == "disk"
     assert sentence.startswith("The disk is full, so nothing could be saved; earlier checkpoints")
     assert sentence.count(". ") == 0
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_1"]

@@ -14,7 +14,9 @@ import pytest
 from tests.tiny import make_tiny, write_prompts
 from trainer import manifests
 from trainer.__main__ import FAILED, FINISHED, explain, main
-from trainer.events import RunError, read_events
+from trainer.config import SpecError
+from trainer.data import DataError
+from trainer.events import FAILURES, RunError, no_number, read_events
 from trainer.stages import generate
 
 
@@ -105,7 +107,7 @@ def test_a_full_disk_fails_with_one_sentence_and_can_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(manifests, "write_manifest", full)
         assert main(["run", str(run)]) == FAILED
-    assert last(run)["kind"] == "failed"
+    assert (last(run)["kind"], last(run)["code"]) == ("failed", "disk")
     assert last(run)["message"].startswith("The disk is full, so nothing could be saved")
     assert not (run / "out").exists()
     assert "OSError" in (run / "trainer.log").read_text()
@@ -124,19 +126,27 @@ def test_an_unforeseen_error_names_the_log(run: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("error", "code", "sentence"),
     [
-        (RunError("Do this."), "Do this."),
-        (MemoryError(), "The machine ran out of memory; free some"),
-        (RuntimeError("CUDA out of memory. Tried"), "The machine ran out of memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The machine"),
-        (ValueError("no slot is allocated"), "The stage failed unexpectedly (ValueError"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "The machine ran out of memory"),
-        (OSError(errno.EFBIG, "File too large"), "The disk is full"),
-        (OSError(errno.EDQUOT, "quota"), "The disk is full"),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "The disk is full"),
-        (PermissionError(13, "denied", "/x/y"), "The trainer may not use /x/y"),
+        (RunError("Do this."), "refused", "Do this."),
+        (SpecError("Set that."), "spec", "Set that."),
+        (DataError("Line 3."), "data", "Line 3."),
+        (json.JSONDecodeError("Expecting value", "", 0), "data", "An input file is not valid JSON"),
+        (no_number("The loss is", 3), "diverged", "The loss is no number any more at step 3"),
+        (MemoryError(), "memory", "The machine ran out of memory; free some"),
+        (RuntimeError("CUDA out of memory. Tried"), "memory", "The machine ran out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory", "The machine"),
+        (ValueError("no slot is allocated"), "unexpected", "The stage failed unexpectedly (Value"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory", "The machine ran out"),
+        (OSError(errno.EFBIG, "File too large"), "disk", "The disk is full"),
+        (OSError(errno.EDQUOT, "quota"), "disk", "The disk is full"),
+        (RuntimeError("I/O error: No space left on device"), "disk", "The disk is full"),
+        (PermissionError(13, "denied", "/x/y"), "permission", "The trainer may not use /x/y"),
     ],
 )
-def test_errors_become_sentences(error: Exception, sentence: str) -> None:
-    assert explain(error).startswith(sentence)
+def test_errors_become_sentences_of_a_known_kind(
+    error: Exception, code: str, sentence: str
+) -> None:
+    kind, said = explain(error)
+    assert (kind, kind in FAILURES) == (code, True)
+    assert said.startswith(sentence)

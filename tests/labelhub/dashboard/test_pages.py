@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
 from labelhub.accounts.models import User
+from labelhub.dashboard.log import ALERTS
 from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
 from labelhub.runs.models import Run
@@ -17,6 +19,7 @@ from tests.labelhub.dashboard import world
 
 pytestmark = pytest.mark.django_db
 Clients = dict[str, Client]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -129,15 +132,48 @@ def test_the_curves_of_a_run_are_drawn_while_it_runs(project: Project, clients: 
     assert "odd_one" in run_page.content.decode(), "a figure without a name for people is drawn too"
 
 
-def test_a_failed_run_says_why_in_its_own_words(project: Project, clients: Clients) -> None:
+@pytest.mark.parametrize(
+    ("language", "kind"),
+    [("en", "The disk is full. What was saved before is kept."), ("zh-hans", "磁盘已满。")],
+)
+def test_a_failed_run_says_why_in_the_readers_language_and_in_the_trainers_words(
+    project: Project, clients: Clients, language: str, kind: str
+) -> None:
     turn = world.make_round(project)
-    run = world.make_run(turn, "ppo", Run.State.FAILED, error="The disk is full: free some space.")
+    said = "The disk is full: free some space."
+    run = world.make_run(turn, "ppo", Run.State.FAILED, error=said, error_code="disk")
+    world.tell(run, "failed", code="disk", message=said)
     for address in (
         reverse("dashboard:run", args=["everyday", run.pk]),
         reverse("dashboard:round", args=["everyday", turn.number]),
         reverse("dashboard:project", args=["everyday"]),
     ):
-        assert "The disk is full: free some space." in clients["ada"].get(address).content.decode()
+        page = clients["ada"].get(address, HTTP_ACCEPT_LANGUAGE=language).content.decode()
+        assert kind in page
+        assert f'<p lang="en" class="trainer-words">{said}</p>' in page
+        assert (f'<span lang="en" class="trainer-words">{said}</span>' in page) == (
+            "/runs/" in address
+        )
+
+
+def test_an_alarm_is_told_in_the_readers_language_too(project: Project, clients: Clients) -> None:
+    turn = world.make_round(project)
+    run = world.make_run(turn, "ppo")
+    world.tell(run, "alert", 3, code="length_drift", message="Answers went from 9 to 20 tokens.")
+    address = reverse("dashboard:round", args=["everyday", turn.number])
+    page = clients["ada"].get(address, HTTP_ACCEPT_LANGUAGE="zh-hans").content.decode()
+    assert "第 3 步：回答长度的变化超过一半。" in page
+    assert '<span lang="en" class="trainer-words">Answers went from 9 to 20 tokens.</span>' in page
+
+
+def test_every_alarm_of_the_trainer_has_its_words() -> None:
+    """Found where they are raised: a code beside a sentence."""
+    source = "\n".join(path.read_text() for path in (ROOT / "trainer").rglob("*.py"))
+    named = re.findall(r'"alert",[^)]*?code="(\w+)"', source) + re.findall(
+        r'Alarm\("(\w+)"|^ +"(reward_\w+|no_heldout)",$', source, flags=re.MULTILINE
+    )
+    codes = {one if isinstance(one, str) else "".join(one) for one in named}
+    assert codes == set(ALERTS)
 
 
 def test_answers_are_text_and_never_markup(turn: Round, clients: Clients) -> None:

@@ -101,7 +101,7 @@ def test_only_the_newest_run_of_a_stage_counts(project: Project) -> None:
     world.make_run(turn, "ppo", Run.State.RUNNING)
     standing = standing_of(turn)
     assert standing.tone == "now"
-    assert standing.trouble == ""
+    assert standing.failed is None
 
 
 def test_a_finished_stage_waits_for_its_admin_only_in_step_mode(project: Project) -> None:

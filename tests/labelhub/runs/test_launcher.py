@@ -20,6 +20,7 @@ from labelhub.runs.actions import resume_run, stop_run
 from labelhub.runs.folder import run_folder
 from labelhub.runs.models import Run
 from labelhub.runs.progress import take_lease
+from trainer.events import FAILURES
 
 FINISHES = """
 emit("started", total=2)
@@ -106,11 +107,26 @@ def test_a_second_delivery_finds_a_living_lease_and_goes_away(run: Run) -> None:
 def test_a_failure_is_told_in_the_trainers_own_sentence(
     run: Run, trainer_is: Callable[[str], None]
 ) -> None:
-    trainer_is('emit("failed", message="data/prompts.jsonl line 3 is not JSON."); sys.exit(1)')
+    trainer_is('emit("failed", code="data", message="Line 3 is not JSON."); sys.exit(1)')
     assert launcher.watch(run.pk) == "failed"
     run.refresh_from_db()
-    assert run.error == "data/prompts.jsonl line 3 is not JSON."
+    assert (run.error_code, run.error) == ("data", "Line 3 is not JSON.")
     assert run.output is None
+
+
+@pytest.mark.django_db
+def test_a_kind_of_failure_that_nobody_knows_is_unexpected(
+    run: Run, trainer_is: Callable[[str], None]
+) -> None:
+    trainer_is('emit("failed", code="of tomorrow", message="Wait."); sys.exit(1)')
+    assert launcher.watch(run.pk) == "failed"
+    run.refresh_from_db()
+    assert (run.error_code, run.error) == ("unexpected", "Wait.")
+
+
+def test_every_kind_of_failure_of_the_trainer_has_its_words() -> None:
+    told_here = {"not_started", "killed", "exited"}
+    assert set(Run.Failure.values) == set(FAILURES) | told_here
 
 
 @pytest.mark.django_db
@@ -121,6 +137,7 @@ def test_a_killed_trainer_is_tried_again_and_given_up_after_three_times(
     assert [launcher.watch(run.pk) for _ in range(3)] == ["queued", "queued", "failed"]
     run.refresh_from_db()
     assert "signal 9" in run.error
+    assert run.error_code == "killed"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -202,6 +219,7 @@ def test_a_disk_that_is_full_gives_a_sentence(
     assert launcher.watch(run.pk) == "failed"
     run.refresh_from_db()
     assert run.error == "The run could not be started: [Errno 28] No space left on device."
+    assert run.error_code == "not_started"
 
 
 def test_the_trainer_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
