@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
@@ -173,10 +174,13 @@ class SnapshotSerializer(serializers.ModelSerializer[Snapshot]):
     class Meta:
         model = Snapshot
         fields = [
-            "id", "project", "kind", "sha256", "count", "created", "created_by", "rankings",
-            "pairs",
+            "id", "project", "kind", "source", "sha256", "count", "created", "created_by",
+            "rankings", "pairs",
         ]  # fmt: skip
-        extra_kwargs = {"sha256": {"help_text": "Of the JSON lines."}}
+        extra_kwargs = {
+            "sha256": {"help_text": "Of the JSON lines."},
+            "source": {"help_text": "The run whose winners they are."},
+        }
 
     @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_rankings(self, snapshot: Snapshot) -> str | None:
@@ -204,10 +208,24 @@ class SnapshotCreateSerializer(Strict):
         required=False,
         default=Snapshot.Kind.RANKINGS,
         help_text=(
-            "Rankings; ideal answers as pairs; or the answers that rankings put first. Pairs from "
-            "a file are sent as JSON lines."
+            "Rankings; ideal answers as pairs; the answers that rankings put first; or the winners "
+            "of a run. Pairs from a file are sent as JSON lines."
         ),
     )
+    run = Whole(
+        min_value=1,
+        max_value=MAX_ID,
+        required=False,
+        help_text="The finished run of the best of n whose winners are meant.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Winners have a run, other kinds have none."""
+        if (attrs["kind"] == Snapshot.Kind.WINNERS) != ("run" in attrs):
+            raise serializers.ValidationError(
+                {"run": [_("Name the run whose winners are meant; other kinds have none.")]}
+            )
+        return attrs
 
 
 # --- texts
@@ -313,7 +331,7 @@ class RunDetailSerializer(RunSerializer):
         ]  # fmt: skip
 
     @extend_schema_field({"type": "object", "additionalProperties": True})
-    def get_inputs(self, run: Run) -> dict[str, str | int]:
+    def get_inputs(self, run: Run) -> dict[str, str | int | dict[str, int]]:
         """What played which role."""
         links = run.inputs.select_related("version", "snapshot", "corpus", "source")
         return {link.role: shown_input(link) for link in links}
@@ -329,9 +347,11 @@ class RunDetailSerializer(RunSerializer):
         return links.order_by("-role").values_list("snapshot_id", flat=True).first()
 
 
-def shown_input(link: RunInput) -> str | int:
+def shown_input(link: RunInput) -> str | int | dict[str, int]:
     """What somebody would write to name the input again."""
     thing = link.thing
+    if isinstance(thing, Run) and link.role == "answers":
+        return {"run": thing.pk}
     return thing.name if isinstance(thing, ModelVersion | Corpus) else int(thing.pk)
 
 
@@ -355,7 +375,10 @@ class RunCreateSerializer(Strict):
         required=False,
         help_text='Numbers of prompts, or {"held_out"?, "language"?, "number"?}, drawn by seed.',
     )
-    answers = Rows(required=False, help_text='Numbers of answers, or {"version"?, "number"?}.')
+    answers = Rows(
+        required=False,
+        help_text='Numbers of answers, or {"version"?, "number"?}, or {"run"}: what a run wrote.',
+    )
     seed = Whole(min_value=0, max_value=MAX_ID, required=False, default=0)
 
 

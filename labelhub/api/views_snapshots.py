@@ -7,7 +7,7 @@ from typing import Any, cast
 from django.http import Http404, HttpResponseBase
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import status
+from rest_framework import serializers, status
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -29,8 +29,14 @@ from labelhub.api.streaming import JSONLinesRenderer, json_lines, snapshot_respo
 from labelhub.projects.queries import Role, get_project_or_404
 from labelhub.rankings.queries import usable_rankings
 from labelhub.runs.actions import take_snapshot
-from labelhub.runs.gathering import TextFile, add_corpus, import_pairs, take_pairs
-from labelhub.runs.models import Snapshot
+from labelhub.runs.gathering import (
+    TextFile,
+    add_corpus,
+    import_pairs,
+    take_pairs,
+    take_winners,
+)
+from labelhub.runs.models import Run, Snapshot
 
 
 class ApiSnapshots(ApiView):
@@ -62,7 +68,8 @@ class ApiSnapshots(ApiView):
         """Freeze the project's rankings as they are now, or pairs for supervised fine-tuning.
 
         For project admins. Pairs are ideal answers (`ideal`), answers that rankings put first
-        (`best`), or a body of JSON lines with `?project=` in the query string: one
+        (`best`), the winners of a best-of-n run (`winners`, with `run`), or a body of
+        JSON lines with `?project=` in the query string: one
         `{"prompt": text or [{"role", "content"} …], "answer": text}` a line.
 
         Rankings of held-out prompts, known rankings and blind comparisons stay
@@ -77,6 +84,12 @@ class ApiSnapshots(ApiView):
     def _taken(self) -> Snapshot:
         body = self.body(s.SnapshotCreateSerializer)
         project = get_project_or_404(self.user, body["project"], Role.ADMIN)
+        if body["kind"] == Snapshot.Kind.WINNERS:
+            run = Run.objects.filter(project=project, pk=body["run"]).first()
+            if run is None:
+                words = _("There is no run %(said)s in this project.") % {"said": body["run"]}
+                raise serializers.ValidationError({"run": [words]})
+            return take_winners(run=run, by=self.user)
         if body["kind"] != Snapshot.Kind.RANKINGS:
             return take_pairs(project=project, kind=body["kind"], by=self.user)
         return take_snapshot(project=project, rankings=usable_rankings(project), by=self.user)

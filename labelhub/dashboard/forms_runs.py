@@ -54,6 +54,8 @@ ROLES: dict[str, tuple[Any, Any]] = {
 # Where the held-out data are prompts, nothing is held out of the others.
 WATCHED = (_("Watched prompts"), _("On held-out ones it shows whether the gain is real."))
 INPUT, SETTING = "input_", "set_"
+# Before the number of a run among the answers that can be chosen; no version's name begins so.
+RUN = "run:"
 
 
 class Numbers(forms.CharField):
@@ -120,7 +122,7 @@ class RunForm(forms.Form):
         if kind == "text":
             return [(name, name) for name in _names(queries.corpora_of(self.project))]
         runs = queries.reports_of(self.project)
-        return [(run.pk, gettext("Run %(n)d") % {"n": run.pk}) for run in runs]
+        return [(run.pk, run_words(run)) for run in runs]
 
     def _usual(self, role: str, choices: list[tuple[Any, str]]) -> Any:
         """What most runs would read: the live policy; else the newest that fits.
@@ -148,6 +150,10 @@ class RunForm(forms.Form):
         else:
             wrote = ModelVersion.objects.filter(answers__answer_set__prompt__project=self.project)
             which += [(one.name, one.name) for one in wrote.distinct().order_by("-id")]
+            which += [
+                (f"{RUN}{run.pk}", f"{run_words(run)} · {run.get_stage_display()}")
+                for run in queries.writings_of(self.project)
+            ]
         wanted = name.removeprefix(INPUT) in self.wanted
         self.fields[name] = forms.ChoiceField(
             label=title, help_text=hint, choices=which, required=False,
@@ -189,7 +195,9 @@ class RunForm(forms.Form):
         if not value:
             return None
         choice: dict[str, Any] = {}
-        if value in ("free", "held_out"):
+        if value.startswith(RUN):
+            choice["run"] = int(value.removeprefix(RUN))
+        elif value in ("free", "held_out"):
             choice["held_out"] = value == "held_out"
         elif value != "all":
             choice["version"] = value
@@ -256,6 +264,11 @@ class RunForm(forms.Form):
         return any(field.errors for field in self.more())
 
 
+def run_words(run: Run) -> str:
+    """A run in a list."""
+    return gettext("Run %(n)d") % {"n": run.pk}
+
+
 def snapshot_words(snapshot: Any) -> str:
     """A snapshot in a list."""
     day = formats.date_format(snapshot.created, "Y-m-d H:i")
@@ -303,8 +316,10 @@ def _setting(knob: Knob) -> forms.Field:
     return Lenient(knob, **told)
 
 
-def input_value(thing: Thing) -> Any:
-    """What a field says when this thing is chosen in it."""
+def input_value(role: str, thing: Thing) -> Any:
+    """What a role's field says when this thing is chosen in it."""
+    if role == "answers":
+        return f"{RUN}{thing.pk}"
     return thing.name if isinstance(thing, ModelVersion | Corpus) else thing.pk
 
 
@@ -321,7 +336,7 @@ def start_links(project: Project, thing: Thing) -> list[StartLink]:
     """What can be started with a thing: a link to each stage that can read it."""
     links = []
     for use in uses_of(thing):
-        query = urlencode({INPUT + use.role: input_value(thing)})
+        query = urlencode({INPUT + use.role: input_value(use.role, thing)})
         address = reverse("dashboard:new-run", args=[project.slug, use.stage.value])
         links.append(StartLink(use.stage, ROLES[use.role][0], f"{address}?{query}"))
     return links
@@ -347,7 +362,7 @@ def again(run: Run) -> dict[str, Any]:
             values[INPUT + role] = ""
         values[f"{INPUT}{role}_ids"] = ", ".join(map(str, run.data.get(role, [])))
     for link in queries.inputs_of(run):
-        values[INPUT + link.role] = input_value(link.thing)
+        values[INPUT + link.role] = input_value(link.role, link.thing)
     return values | {"seed": run.seed}
 
 

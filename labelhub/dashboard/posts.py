@@ -30,6 +30,7 @@ from labelhub.rounds import actions
 from labelhub.rounds import queries as rounds
 from labelhub.rounds.models import Round
 from labelhub.runs.actions import resume_run, stop_run
+from labelhub.runs.gathering import take_winners
 from labelhub.runs.models import Run
 from labelhub.runs.queries import get_run_or_404
 
@@ -157,13 +158,17 @@ RUN_ACTIONS: dict[str, tuple[Callable[[Run, User], object], Any]] = {
         lambda run, by: resume_run(run=run, by=by),
         gettext_lazy("It goes on from its last checkpoint."),
     ),
+    "winners": (
+        lambda run, by: take_winners(run=run, by=by),
+        gettext_lazy("The winners are kept as a snapshot of pairs."),
+    ),
 }
 
 
 @login_required
 @require_POST
 def act_on_run(request: PersonRequest, slug: str, run_id: int, action: str) -> HttpResponse:
-    """Stop or resume one run."""
+    """Stop or resume one run, or keep its winners."""
     project = views.find(request, slug)
     run = get_run_or_404(project, run_id)
     if action not in RUN_ACTIONS:

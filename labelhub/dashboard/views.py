@@ -280,6 +280,10 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         "config": sorted(run.config.items()),
         "files": kept_files(run.pk),
         "starts": forms_runs.start_links(project, run),
+        "may_keep_winners": run.stage == Run.Stage.BESTOFN and run.state == Run.State.FINISHED,
+        "winners": [
+            (kept, forms_runs.start_links(project, kept)) for kept in run.winners.order_by("pk")
+        ],
         "may_stop": run.state in (Run.State.QUEUED, Run.State.RUNNING),
         "may_resume": run.state in (Run.State.STOPPED, Run.State.FAILED),
         "is_live": runs_read.is_living(run),

@@ -36,7 +36,8 @@ from labelhub.rankings.actions import freeze
 from labelhub.rankings.queries import usable_rankings
 from labelhub.runs import launcher
 from labelhub.runs.actions import seal
-from labelhub.runs.models import Corpus, Snapshot, SnapshotFile, SnapshotItem
+from labelhub.runs.folder import kept_file, read_lines
+from labelhub.runs.models import Corpus, Run, Snapshot, SnapshotFile, SnapshotItem
 from labelhub.runs.queries import snapshot_lines
 
 # Names of files that hold text, as the trainer knows them.
@@ -106,6 +107,30 @@ def import_pairs(*, project: Project, lines: Iterable[str | bytes], by: User | N
         project=project, kind=Snapshot.Kind.FILE, count=len(kept), created_by=by
     )
     SnapshotFile.objects.create(snapshot=snapshot, text="\n".join(kept) + "\n")
+    return seal(snapshot, by)
+
+
+@transaction.atomic
+def take_winners(*, run: Run, by: User | None) -> Snapshot:
+    """Keep the winners of a best-of-n run as pairs; those to prompts held out since stay out."""
+    path = kept_file(run.pk, "pairs.jsonl")
+    if run.stage != Run.Stage.BESTOFN or run.state != Run.State.FINISHED or path is None:
+        raise Refused(_("Only a finished run of the best of n has winners."))
+    held_out = set(
+        Prompt.objects.filter(project=run.project, held_out=True).values_list("sha256", flat=True)
+    )
+    pairs = [
+        {"prompt": line["prompt"], "answer": line["answer"]}
+        for line in read_lines(path)
+        if messages_hash(line["prompt"]) not in held_out
+    ]
+    if not pairs:
+        raise Refused(_("All prompts of this run are held out now, so nothing may learn from it."))
+    snapshot = Snapshot.objects.create(
+        project=run.project, kind=Snapshot.Kind.WINNERS, source=run, count=len(pairs), created_by=by
+    )
+    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    SnapshotFile.objects.create(snapshot=snapshot, text=lines)
     return seal(snapshot, by)
 
 

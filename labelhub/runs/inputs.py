@@ -7,7 +7,7 @@
 | text | the corpus's name |
 | report | the number of a finished run |
 | prompts | numbers, or a choice: {"held_out"?, "language"?, "number"?} |
-| answers | numbers, or a choice: {"version"?, "number"?} |
+| answers | numbers, or a choice: {"version"?, "number"?}; or what a run wrote: {"run"} |
 
 Whether a thing may play its role is for `actions.start_run` to say. A refusal carries the role.
 """
@@ -56,7 +56,9 @@ def find_inputs(project: Project, stage: str, asked: Mapping[str, Any], seed: in
     _refuse_missing(told, set(asked))
     for role, said in asked.items():
         kind = told.kinds[role]
-        if kind in rules.ROW_KINDS:
+        if kind == "answers" and isinstance(said, dict) and "run" in said:
+            found.things[role] = _writing(project, role, said)
+        elif kind in rules.ROW_KINDS:
             found.rows[role] = _rows(project, role, kind, said, seed)
         else:
             found.things[role] = _thing(project, role, kind, said)
@@ -94,6 +96,13 @@ def _thing(project: Project, role: str, kind: str, said: Any) -> Thing:
     if thing is None:
         raise _refusal(role, words % {"said": said})
     return thing
+
+
+def _writing(project: Project, role: str, said: dict[str, Any]) -> Thing:
+    """The run whose answers are read."""
+    if set(said) != {"run"}:
+        raise _refusal(role, _("All that a run wrote is read: name nothing besides the run."))
+    return _thing(project, role, "report", said["run"])
 
 
 def _text(role: str, said: Any) -> str:

@@ -40,7 +40,7 @@ from labelhub.lib.guard import guarded
 from labelhub.prompts.models import Answer, Prompt
 from labelhub.prompts.queries import answer_lines, prompt_lines
 from labelhub.runs import progress
-from labelhub.runs.folder import run_folder, write_lines
+from labelhub.runs.folder import KEPT, read_lines, run_folder, write_lines
 from labelhub.runs.models import Run, RunInput
 from labelhub.runs.queries import snapshot_lines
 from labelhub.runs.rules import EXIT_FAILED, EXIT_STOPPED
@@ -243,7 +243,7 @@ def prepare_folder(run: Run) -> Path:
     """Write what the trainer reads. The same content is written again at every attempt."""
     folder = run_folder(run.pk)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    links = list(run.inputs.select_related("version", "snapshot", "corpus", "source"))
+    links = list(run.inputs.select_related("run", "version", "snapshot", "corpus", "source"))
     inputs: dict[str, Any] = {link.role: _input(folder, link) for link in links}
     for role, rows in _data_rows(run):
         inputs[role] = _data_file(folder, role, rows)
@@ -266,6 +266,10 @@ def _input(folder: Path, link: RunInput) -> Any:
         return {"path": link.corpus.folder, "sha256": link.corpus.sha256}
     if link.snapshot is not None:
         return _data_file(folder, link.role, snapshot_lines(link.snapshot))
+    if link.source is not None and input_kind(link.run.stage, link.role) == "answers":
+        return _data_file(
+            folder, link.role, read_lines(run_folder(link.source.pk) / KEPT["answers.jsonl"])
+        )
     report = json.dumps(link.source.report if link.source else {}, ensure_ascii=False)
     _write_once(folder / "data" / f"{link.role}.json", report)
     return f"data/{link.role}.json"

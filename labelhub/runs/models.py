@@ -21,11 +21,16 @@ class Snapshot(models.Model):
         IDEAL = "ideal", _("ideal answers that annotators wrote")
         BEST = "best", _("best answers of the rankings")
         FILE = "file", _("pairs from a file")
+        WINNERS = "winners", _("winners of a best-of-n run")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.RANKINGS)
     # The rankings themselves, or those that the pairs come from; none for pairs from a file.
     rankings = models.ManyToManyField(Ranking, through="SnapshotItem", related_name="snapshots")
+    # The run of best of n whose winners the pairs are.
+    source = models.ForeignKey(
+        "Run", null=True, blank=True, on_delete=models.PROTECT, related_name="winners"
+    )
     # SHA-256 of the JSON lines that the trainer reads.
     sha256 = models.CharField(max_length=64)
     count = models.PositiveIntegerField()
@@ -42,8 +47,13 @@ class Snapshot(models.Model):
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(kind__in=["rankings", "ideal", "best", "file"]),
+                condition=Q(kind__in=["rankings", "ideal", "best", "file", "winners"]),
                 name="snapshot_kind_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="winners", source__isnull=False)
+                | (~Q(kind="winners") & Q(source__isnull=True)),
+                name="snapshot_of_winners_names_their_run",
             ),
         ]
 
@@ -57,7 +67,7 @@ class Snapshot(models.Model):
 
 
 class SnapshotFile(models.Model):
-    """The lines of a snapshot that was brought as a file: pairs that no ranking here stands for."""
+    """The lines of a snapshot of pairs that no ranking here stands for: of a file, or of a run."""
 
     snapshot = models.OneToOneField(
         Snapshot, primary_key=True, on_delete=models.CASCADE, related_name="file"

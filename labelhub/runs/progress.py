@@ -19,9 +19,10 @@ from django.utils import timezone
 
 from labelhub.accounts.actions import audit
 from labelhub.registry.actions import register_output
+from labelhub.registry.models import ModelVersion
 from labelhub.runs import rules
 from labelhub.runs.folder import read_report, run_folder
-from labelhub.runs.models import Run, RunEvent
+from labelhub.runs.models import Run, RunEvent, RunInput
 from labelhub.runs.signals import run_ended
 
 State = Run.State
@@ -169,14 +170,23 @@ def _take_in(run: Run) -> None:
             project=run.project,
             kind=kind,
             folder=run_folder(run.pk) / "out",
-            parents={
-                link.role: link.version
-                for link in run.inputs.select_related("version")
-                if link.version is not None
-            },
+            parents=_parents(run),
             metrics={k: v for k, v in run.report.items() if not isinstance(v, list)},
             by=run.created_by,
         )
+
+
+def _parents(run: Run) -> dict[str, ModelVersion]:
+    """The versions that the run read, by role; of winners that it learned, writer and judge."""
+    read = RunInput.objects.filter(run=run, version__isnull=False).select_related("version")
+    found = {link.role: link.version for link in read if link.version}
+    # Every version that rankings went into stays a descendant of what was trained on them.
+    chose = RunInput.objects.filter(run__winners__used_by__run=run, version__isnull=False)
+    names = {"policy": "writer", "reward": "judge"}
+    for link in chose.filter(role__in=names).select_related("version"):
+        if link.version:
+            found[names[link.role]] = link.version
+    return found
 
 
 def _hard_ends(run: Run) -> int:

@@ -102,6 +102,12 @@ def reports_of(project: Project) -> QuerySet[Run]:
     return done.filter(state=Run.State.FINISHED).order_by("-id")
 
 
+def writings_of(project: Project) -> QuerySet[Run]:
+    """The finished runs that left answers, newest first."""
+    done = Run.objects.filter(project=project, stage__in=rules.WRITING_STAGES)
+    return done.filter(state=Run.State.FINISHED).order_by("-id")
+
+
 def inputs_of(run: Run) -> QuerySet[RunInput]:
     """What the run reads, by role."""
     return run.inputs.select_related("version", "snapshot", "corpus", "source").order_by("role")
@@ -278,7 +284,7 @@ def snapshot_lines(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
 
     Of somebody whose data was deleted since, the lines are missing.
     """
-    if snapshot.kind == Snapshot.Kind.FILE:
+    if snapshot.kind in (Snapshot.Kind.FILE, Snapshot.Kind.WINNERS):
         return map(json.loads, snapshot.file.text.removesuffix("\n").split("\n"))
     if snapshot.kind == Snapshot.Kind.IDEAL:
         return ideal_lines(snapshot.rankings.all())

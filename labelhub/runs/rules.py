@@ -34,6 +34,8 @@ ROW_KINDS: Final = frozenset({"prompts", "answers"})
 OTHER_KINDS: Final = frozenset({"text", "report"})
 # Stages whose figures over the steps the role of the kind `report` reads.
 REPORTING_STAGES: Final = frozenset({"ppo"})
+# Stages that leave answers.jsonl, which the role of the kind `answers` can read.
+WRITING_STAGES: Final = frozenset({"generate", "bestofn", "evaluate"})
 
 # Exit codes of `python -m trainer` (design: the trainer contract).
 EXIT_FINISHED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75

@@ -54,8 +54,8 @@ def fits(kind: str, thing: Thing) -> bool:
         return thing.holds == kind
     if isinstance(thing, Corpus):
         return kind == "text"
-    finished = thing.state == Run.State.FINISHED
-    return kind == "report" and thing.stage in rules.REPORTING_STAGES and finished
+    read = {"report": rules.REPORTING_STAGES, "answers": rules.WRITING_STAGES}
+    return thing.state == Run.State.FINISHED and thing.stage in read.get(kind, ())
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _input_schema(kind: str) -> dict[str, Any]:
     if kind == "prompts":
         choice |= {"held_out": {"type": "boolean"}, "language": {"type": "string"}}
     else:
-        choice |= {"version": {"type": "string"}}
+        choice |= {"version": {"type": "string"}, "run": {"type": "integer", "minimum": 1}}
     return {
         "description": f"Numbers of {kind}, or a choice among the project's.",
         "oneOf": [

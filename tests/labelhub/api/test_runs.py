@@ -54,6 +54,18 @@ def test_a_score_run_reads_answers(world: World, hub: Client) -> None:
     assert Run.objects.get(pk=response.json()["id"]).data == {"answers": sorted(answers)}
 
 
+def test_a_score_run_reads_what_a_run_wrote(world: World, hub: Client) -> None:
+    wrote = Run.objects.create(project=world.project, stage="generate", state="finished")
+    reward = factories.make_version("everyday/reward-v1", kind="reward", project=world.project)
+    response = start(hub, stage="score", inputs={"reward": reward.name}, answers={"run": wrote.pk})
+    assert response.status_code == 201
+    named = {"reward": reward.name, "answers": {"run": wrote.pk}}
+    assert response.json()["inputs"] == named
+    assert start(hub, stage="score", inputs=named).status_code == 201
+    missing = start(hub, stage="score", inputs={"reward": reward.name}, answers={"run": 10**6})
+    assert "no run 1000000" in missing.json()["errors"]["answers"][0]
+
+
 def test_a_setting_that_the_trainer_does_not_know_is_refused_at_the_door(
     world: World, hub: Client
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -15,7 +17,8 @@ from labelhub.api import streaming
 from labelhub.projects.models import Project
 from labelhub.rankings.models import Ranking
 from labelhub.rankings.queries import export_lines
-from labelhub.runs.models import Snapshot
+from labelhub.runs.folder import run_folder, write_lines
+from labelhub.runs.models import Run, Snapshot
 from tests import factories
 
 ADDRESS = "/api/v1/snapshots/"
@@ -143,3 +146,21 @@ def test_the_list_says_where_the_lines_are(three: list[Ranking], hub: Client) ->
     row = hub.get(ADDRESS + "?project=everyday").json()["results"][0]
     assert (row["sha256"], row["count"], row["created_by"]) == (snapshot.sha256, 3, "ada")
     assert row["rankings"] == f"http://testserver{ADDRESS}{snapshot.pk}/rankings.jsonl"
+
+
+def test_winners_of_a_run_are_frozen_as_pairs(project: Project, hub: Client, var: Path) -> None:
+    run = Run.objects.create(project=project, stage="bestofn", state="finished")
+    winner = {"prompt": [{"role": "user", "content": "Why?"}], "answer": "So.", "id": "a"}
+    write_lines(run_folder(run.pk) / "out" / "pairs.jsonl", [winner])
+
+    def ask(**body: Any) -> Any:
+        wanted = {"project": "everyday", **body}
+        return hub.post(ADDRESS, wanted, content_type="application/json")
+
+    response = ask(kind="winners", run=run.pk)
+    assert (response.status_code, response.json()["source"]) == (201, run.pk)
+    lines = b"".join(hub.get(f"{ADDRESS}{response.json()['id']}/pairs.jsonl").streaming_content)
+    assert json.loads(lines) == {"prompt": winner["prompt"], "answer": "So."}
+    for kind, number in (("winners", None), ("best", run.pk), ("winners", 9**9)):
+        refused = ask(kind=kind, **({"run": number} if number else {}))
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, ["run"])

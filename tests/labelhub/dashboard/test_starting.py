@@ -16,7 +16,7 @@ from labelhub.accounts.models import User
 from labelhub.dashboard.forms_runs import INPUT, ROLES, SETTING, RunForm
 from labelhub.projects.models import Project
 from labelhub.registry.models import LivePolicy
-from labelhub.runs.folder import run_folder
+from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Corpus, Run, Snapshot
 from labelhub.runs.stages import facts
 from tests import factories
@@ -275,6 +275,37 @@ def test_frozen_data_and_reports_lead_on_too(stocked: Project, clients: Clients)
     ppo.save()
     page = clients["ada"].get(reverse("dashboard:run", args=["everyday", ppo.pk]))
     assert starts(page) == {}
+
+
+def test_winners_are_kept_from_the_page_of_their_run(
+    stocked: Project, clients: Clients, var: Path
+) -> None:
+    run = Run.objects.create(project=stocked, stage="bestofn", state="finished")
+    winner = {"prompt": [{"role": "user", "content": "Why?"}], "answer": "So.", "id": "a"}
+    write_lines(run_folder(run.pk) / "out" / "pairs.jsonl", [winner])
+    where = reverse("dashboard:act-run", args=["everyday", run.pk, "winners"])
+    assert where in clients["ada"].get(f"/dashboard/everyday/runs/{run.pk}/").content.decode()
+    page = clients["ada"].post(where, follow=True)
+    snapshot = Snapshot.objects.get()
+    assert (
+        f"{reverse('dashboard:new-run', args=['everyday', 'sft'])}?input_pairs={snapshot.pk}"
+        in (page.content.decode())
+    )
+    assert where not in page.content.decode()  # once is enough
+
+
+def test_the_answers_of_a_run_are_scored_from_its_page(stocked: Project, clients: Clients) -> None:
+    wrote = Run.objects.create(project=stocked, stage="generate", state="finished")
+    page = clients["ada"].get(reverse("dashboard:run", args=["everyday", wrote.pk]))
+    (url,) = starts(page).values()
+    form = clients["ada"].get(url).context["form"]
+    assert form["input_answers"].value() == f"run:{wrote.pk}"
+    sent = as_sent(stocked, "score", input_answers=f"run:{wrote.pk}")
+    assert clients["ada"].post(address("score"), sent).status_code == 302
+    run = Run.objects.latest("pk")
+    assert run.inputs.get(role="answers").source == wrote
+    again = clients["ada"].get(address("score"), {"from": run.pk}).context["form"]
+    assert again["input_answers"].value() == f"run:{wrote.pk}"
 
 
 def test_a_link_to_a_thing_of_another_project_leads_nowhere(

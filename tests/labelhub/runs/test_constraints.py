@@ -43,6 +43,10 @@ def an_unknown_kind(project: Project, ann: User) -> None:
     Snapshot.objects.create(project=project, count=1, kind="dreams")
 
 
+def winners_of_no_run(project: Project, ann: User) -> None:
+    Snapshot.objects.create(project=project, count=1, kind="winners")
+
+
 def an_input_of_nothing(project: Project, ann: User) -> None:
     RunInput.objects.create(run=Run.objects.create(project=project, stage="ppo"), role="policy")
 
@@ -84,6 +88,7 @@ BROKEN: dict[tuple[type[models.Model], str], Break] = {
     (RunInput, "run_role_once"): two_policies,
     (RunInput, "run_input_is_one_thing"): an_input_of_two_things,
     (Snapshot, "snapshot_kind_known"): an_unknown_kind,
+    (Snapshot, "snapshot_of_winners_names_their_run"): winners_of_no_run,
     (Corpus, "corpus_name_once_per_project"): a_name_twice,
     (Corpus, "corpus_name_once_in_house"): a_name_twice_in_the_house,
     (Corpus, "corpus_holds_something"): an_empty_text,

@@ -16,25 +16,95 @@ from labelhub.accounts.models import AuditEntry, User
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
 from labelhub.runs import gathering
+from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.gathering import (
     TEXT_ENDINGS,
     TextFile,
     add_corpus,
     import_pairs,
     take_pairs,
+    take_winners,
     text_files_of,
 )
-from labelhub.runs.models import Corpus, Snapshot
+from labelhub.runs.models import Corpus, Run, RunInput, Snapshot
+from labelhub.runs.progress import end_run
 from labelhub.runs.queries import snapshot_lines
-from tests.factories import make_answer_set, make_prompt, make_ranking
+from tests.factories import make_answer_set, make_prompt, make_ranking, make_version
 from trainer.corpus import KINDS
-from trainer.manifests import folder_hash, verify_manifest
+from trainer.manifests import folder_hash, verify_manifest, write_manifest
 
 pytestmark = pytest.mark.django_db
 
 
 def answers_in(snapshot: Snapshot) -> list[str]:
     return [row["answer"] for row in snapshot_lines(snapshot)]
+
+
+# --- winners of a run
+
+
+@pytest.fixture
+def chosen(project: Project, var: Path) -> Run:
+    """A finished best-of-n run with two winners, one of them to a prompt that is held out now."""
+    asked = [{"role": "user", "content": "Held out?"}]
+    held_out = make_prompt(project, messages=asked, held_out=True)
+    held_out.sha256 = gathering.messages_hash(asked)
+    held_out.save()
+    run = Run.objects.create(project=project, stage="bestofn", state="finished")
+    policy, reward = (
+        make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
+        for kind in ("policy", "reward")
+    )
+    for role, version in (("policy", policy), ("reward", reward)):
+        RunInput.objects.create(run=run, role=role, version=version)
+    winners = [
+        {"prompt": [{"role": "user", "content": asked}], "answer": said, "id": said, "score": 1.5}
+        for asked, said in (("Why?", "Because."), ("Held out?", "Yes."))
+    ]
+    write_lines(run_folder(run.pk) / "out" / "pairs.jsonl", winners)
+    return run
+
+
+def test_winners_become_pairs_without_those_to_prompts_held_out_since(
+    chosen: Run, ann: User
+) -> None:
+    snapshot = take_winners(run=chosen, by=ann)
+    assert (snapshot.kind, snapshot.holds, snapshot.source) == ("winners", "pairs", chosen)
+    asked = [{"role": "user", "content": "Why?"}]
+    assert list(snapshot_lines(snapshot)) == [{"prompt": asked, "answer": "Because."}]
+    assert snapshot.count == 1
+    assert AuditEntry.objects.filter(action="snapshot.take").exists()
+
+
+@pytest.mark.parametrize("change", [{"state": "failed"}, {"stage": "sft"}])
+def test_only_a_finished_run_of_the_best_of_n_has_winners(
+    chosen: Run, change: dict[str, str]
+) -> None:
+    Run.objects.filter(pk=chosen.pk).update(**change)
+    chosen.refresh_from_db()
+    with pytest.raises(Refused, match="Only a finished run"):
+        take_winners(run=chosen, by=None)
+    assert not Snapshot.objects.exists()
+
+
+def test_what_is_learned_from_winners_descends_from_who_wrote_and_who_chose_them(
+    chosen: Run,
+) -> None:
+    snapshot = take_winners(run=chosen, by=None)
+    run = Run.objects.create(project=chosen.project, stage="sft", state="running", attempt=1)
+    base = make_version("tiny-base")
+    RunInput.objects.create(run=run, role="base", version=base)
+    RunInput.objects.create(run=run, role="pairs", snapshot=snapshot)
+    out = run_folder(run.pk) / "out"
+    write_lines(out / "report.json", [{}])
+    write_manifest(out)
+    assert end_run(run, code=0) == "finished"
+    run.refresh_from_db()
+    assert run.output is not None
+    parents = run.output.parent_links.values_list("role", "parent__name")
+    assert dict(parents) == {
+        "base": "tiny-base", "writer": "everyday/policy-v1", "judge": "everyday/reward-v1",
+    }  # fmt: skip
 
 
 # --- pairs from rankings

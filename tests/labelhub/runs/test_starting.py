@@ -14,6 +14,7 @@ from labelhub.projects.models import Project
 from labelhub.registry.models import ModelVersion
 from labelhub.runs import gathering, launcher, rules
 from labelhub.runs.actions import start_run, take_snapshot
+from labelhub.runs.folder import read_lines, run_folder, write_lines
 from labelhub.runs.inputs import find_inputs
 from labelhub.runs.models import Corpus, Run
 from labelhub.runs.stages import FIRST, facts, makes, schema
@@ -123,6 +124,44 @@ def test_each_stage_starts_with_each_set_of_inputs(
         else:
             assert set(said) == {"path", "sha256"}
     launcher.check_spec(stage, spec["config"], spec["inputs"], spec["seed"])
+
+
+@pytest.mark.parametrize("stage", ["generate", "bestofn", "evaluate"])
+def test_what_a_run_wrote_can_be_scored(
+    project: Project, things: dict[str, Any], var: Path, stage: str
+) -> None:
+    wrote = Run.objects.create(project=project, stage=stage, state="finished")
+    lines = [{"id": "a", "prompt": [{"role": "user", "content": "Why?"}], "text": "So."}]
+    write_lines(run_folder(wrote.pk) / "out" / "answers.jsonl", lines)
+    run = start(project, "score", {"reward": things["reward"], "answers": {"run": wrote.pk}})
+    folder = launcher.prepare_folder(run)
+    spec = json.loads((folder / "spec.json").read_text())
+    assert list(read_lines(folder / spec["inputs"]["answers"])) == lines
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "words"),
+    [
+        ({"state": "failed"}, {}, "is no answers"),
+        ({"stage": "ppo"}, {}, "is no answers"),
+        ({}, {"number": 3}, "name nothing besides the run"),
+        ({}, {"run": 0}, "Give a number"),
+    ],
+)
+def test_answers_of_a_run_that_has_none_are_refused(
+    project: Project,
+    things: dict[str, Any],
+    change: dict[str, str],
+    asked: dict[str, int],
+    words: str,
+) -> None:
+    wrote = Run.objects.create(
+        **{"project": project, "stage": "generate", "state": "finished"} | change
+    )
+    inputs = {"reward": things["reward"], "answers": {"run": wrote.pk} | asked}
+    with pytest.raises(Refused, match=words) as refusal:
+        start(project, "score", inputs)
+    assert refusal.value.details["role"] == "answers"
 
 
 def test_a_report_is_read_from_the_run_that_wrote_it(
