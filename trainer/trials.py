@@ -171,14 +171,16 @@ def kl(
     prompts: Sequence[Prompt],
     tried: Tried,
     manner: Manner,
+    after_batch: Callable[[int], None] = lambda done: None,
 ) -> float | None:
     """KL of the policy from the reference on the policy's own answers; None without any."""
     if not tried.sampled:
         return None
     ids = prompt_tokens(model, tokenizer, prompts, manner)
     rows = [(ids[one.prompt], one.ids) for one in tried.sampled]
+    pad, budget = tokenizer.pad_token_id, manner.token_budget
     own, other = (
-        logprobs(one, rows, tokenizer.pad_token_id, manner.temperature, manner.token_budget)
+        logprobs(one, rows, pad, manner.temperature, budget, after_batch)
         for one in (model, reference)
     )
     return sum(a - b for a, b in zip(own, other, strict=True)) / len(rows)

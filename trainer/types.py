@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer.config import Spec, resolve_path
-from trainer.events import EventWriter, Heartbeat
+from trainer.events import EventWriter, Heartbeat, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,11 @@ class RunContext:
     def should_stop(self) -> bool:
         """Whether somebody asked the run to stop (SIGTERM): save, then raise `events.Stopped`."""
         return self.stop.is_set()
+
+    def leave_if_asked(self) -> None:
+        """Between two batches of work that needs no saving: leave when somebody asked for it."""
+        if self.should_stop():
+            raise Stopped("Stopped outside training; what was trained is saved.")
 
     def progress(self, share: float) -> None:
         """Tell how much of the stage is done, from 0 to 1."""

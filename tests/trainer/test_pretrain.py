@@ -275,7 +275,7 @@ def test_the_report_gives_the_figures_of_plain_transformers(
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     config = load_spec(folder).config
     assert isinstance(config, PretrainConfig)
-    context = type("Context", (), {"input": lambda *_: text, "should_stop": lambda _: False})()
+    context = type("Context", (), {"input": lambda *_: text, "leave_if_asked": lambda _: None})()
     context.progress = lambda _: None
     corpus = pretrain.prepare(context, config)
     nats, tokens, size = 0.0, 0, 0

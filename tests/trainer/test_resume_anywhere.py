@@ -82,14 +82,17 @@ def test_stopped_after_every_step(
     steps = len(events_of(straight, "metric"))
     assert steps >= 2
 
-    # transformers' Trainer asks after a step whether to leave, our own loops ask before it.
-    moment = "metric" if stage in ("pretrain", "bestofn") else "started"
+    last = events_of(straight, "metric")[-1]["step"]
     stop = threading.Event()
     emit = RunContext.emit
 
     def stop_at_every_moment(self: RunContext, kind: str, *rest: Any, **data: Any) -> None:
+        """As soon as there is something to save, and on a Trainer, which asks after a step only, as
+        soon as it has begun again.
+        """
         emit(self, kind, *rest, **data)
-        if kind == moment:
+        again = stage in ("sft", "prefer") and 0 < (data.get("resumed_from") or 0) < last
+        if kind == "metric" or again:
             stop.set()
 
     monkeypatch.setattr(RunContext, "emit", stop_at_every_moment)
@@ -105,4 +108,38 @@ def test_stopped_after_every_step(
             continue
     # The second phase of bestofn is a Trainer's: told so by a metric, it takes one step more.
     assert legs >= (steps // 2 if stage == "bestofn" else steps)
+    assert folder_hash(straight / "out") == folder_hash(broken / "out")
+
+
+ON_A_TRAINER = ("sft-lora", "sft-packed", "dpo", "rloo", "bestofn")
+
+
+# TRL still asks transformers by a name that is going away.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("name", ON_A_TRAINER)
+def test_stopped_while_it_measures_what_it_learned(
+    name: str, things: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is learned and saved: the next attempt has only to measure and to write."""
+    stage, inputs, config = RUNS[name]
+    given = {role: things[role] for role in inputs}
+    straight = make_run(tmp_path / "straight", stage, given, **config)
+    run_here(straight)
+    last = events_of(straight, "metric")[-1]["step"]
+    stop = threading.Event()
+    emit = RunContext.emit
+
+    def stop_at_the_end(self: RunContext, kind: str, *rest: Any, **data: Any) -> None:
+        emit(self, kind, *rest, **data)
+        if (kind, rest) == ("checkpoint", (last,)):
+            stop.set()
+
+    monkeypatch.setattr(RunContext, "emit", stop_at_the_end)
+    broken = make_run(tmp_path / "broken", stage, given, **config)
+    with pytest.raises(Stopped, match="Stopped outside training; what was trained is saved"):
+        run_here(broken, stop)
+    assert not (broken / "out").exists()
+    run_here(broken)
+    assert events_of(broken, "started")[-1]["resumed_from"] == last
+    assert len(events_of(broken, "metric")) == len(events_of(straight, "metric"))
     assert folder_hash(straight / "out") == folder_hash(broken / "out")

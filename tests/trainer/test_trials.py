@@ -52,8 +52,9 @@ def test_held_out_answers_are_measured_each_by_itself(model: Any, budget: int) -
         Pair(({"role": "user", "content": "tea " * n},), "good " * (4 - n)) for n in range(1, 4)
     ]
     rows = [sft.row_of(tokenizer, pair, 64) for pair in pairs]
-    config = type("Budget", (), {"token_budget": budget})()
-    nats, counts = sft.measure(model, rows, 0, config)
+    pauses: list[None] = []
+    nats, counts = sft.measure(model, rows, 0, budget, lambda: pauses.append(None))
+    assert len(pauses) == (3 if budget == 8 else 1)
     assert counts == [4, 3, 2]  # the words and the end
     wanted = trials.logprobs(
         model, [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows], 0, 1.0, 1000

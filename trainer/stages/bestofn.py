@@ -103,7 +103,13 @@ def run(context: RunContext) -> dict[str, Any]:
     finished: Any = load_policy(path, place)
     finished.load_state_dict(merged_state(model))
     seed = context.spec.seed
-    tried = trials.try_out(finished, tokenizer, judge, kept_out, config.answers, seed, config)
+
+    def pause(done: int) -> None:
+        context.leave_if_asked()
+
+    tried = trials.try_out(
+        finished, tokenizer, judge, kept_out, config.answers, seed, config, pause
+    )
     untuned = [one["score"] for one in lines if prompt_hash(one["prompt"]) in hidden]
     report = {
         "stage": "bestofn",
@@ -112,7 +118,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "train_prompts": len(learned),
         "heldout_prompts": len(kept_out),
         **heldout_figures(scores_by_prompt(untuned, config), tried.by_prompt(config.answers)),
-        "kl": trials.kl(finished, base, tokenizer, kept_out, tried, config),
+        "kl": trials.kl(finished, base, tokenizer, kept_out, tried, config, pause),
         "steps": fit.state.global_step,
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
     }

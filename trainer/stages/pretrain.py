@@ -233,8 +233,7 @@ def prepare(context: RunContext, config: PretrainConfig) -> Corpus:
 def go_on(context: RunContext, progress: float) -> None:
     """Tell the progress; stop when asked to, as nothing here needs saving."""
     context.progress(progress)
-    if context.should_stop():
-        raise Stopped("Stopped outside training; what was trained is saved.")
+    context.leave_if_asked()
 
 
 # 2. tokens ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -94,7 +94,12 @@ def run(context: RunContext) -> dict[str, Any]:
 
     # 3. the untrained model on held-out answers; a resumed run has measured that already
     untrained = model.get_base_model() if config.method == "prompt" else model
-    before = checkpoint.state["before"] if checkpoint else measure(untrained, tested, pad, config)
+    pause = context.leave_if_asked
+    before = (
+        checkpoint.state["before"]
+        if checkpoint
+        else measure(untrained, tested, pad, config.token_budget, pause)
+    )
 
     # 4. train
     fit = make_fit(context, model, tokenizer, rows)
@@ -102,7 +107,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
     # 5. measure what will be written, and publish it
     finished = finished_model(context, fit, config, placement)
-    after = measure(finished, tested, pad, config)
+    after = measure(finished, tested, pad, config.token_budget, pause)
     report = {
         "stage": "sft",
         "method": config.method,
@@ -207,13 +212,16 @@ def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row
 
 @torch.no_grad()
 def measure(
-    model: Any, rows: Sequence[Row], pad: int, config: SFTConfig
+    model: Any, rows: Sequence[Row], pad: int, token_budget: int, pause: Callable[[], None]
 ) -> tuple[list[float], list[int]]:
-    """(nats, tokens) of each held-out answer: its negative log-likelihood."""
+    """(nats, tokens) of each held-out answer: its negative log-likelihood.
+
+    `pause` is called after every batch and may raise.
+    """
     model.eval()
     nats, counts = [0.0] * len(rows), [0] * len(rows)
     device = next(model.parameters()).device
-    for bucket in length_buckets([len(row.ids) for row in rows], config.token_budget):
+    for bucket in length_buckets([len(row.ids) for row in rows], token_budget):
         chosen = [rows[index] for index in bucket]
         width = max(len(row.ids) for row in chosen)
         ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in chosen])
@@ -231,6 +239,7 @@ def measure(
         )
         for index, row, loss in zip(bucket, chosen, losses.double().sum(1).tolist(), strict=True):
             nats[index], counts[index] = loss, len(row.ids) - row.prompt
+        pause()
     return nats, counts
 
 
