@@ -17,11 +17,13 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks import kill
 from tests import forked
@@ -88,6 +90,42 @@ def test_a_run_that_finds_no_memory_says_so(things: dict[str, Path], tmp_path: P
     assert last(folder)["message"].startswith("The machine ran out of memory; free some and run")
     assert_nothing_half_done(folder)
     assert not list(folder.glob("checkpoints/*"))
+
+
+def no_memory_in_step(number: int) -> Callable[[], None]:
+    """In that optimiser step torch's allocator is asked for more than any machine has."""
+    steps = count(1)
+
+    def ask(*_: Any) -> None:
+        if next(steps) == number:
+            torch.empty(1 << 50, dtype=torch.uint8)
+
+    def begin() -> None:
+        register_optimizer_step_pre_hook(ask)
+
+    return begin
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_memory_that_ends_in_a_step_ends_the_run_and_more_of_it_lets_it_go_on(
+    name: str, things: dict[str, Path], tmp_path: Path
+) -> None:
+    more = (
+        {"epochs": 1, "minibatches": 1} if name == "ppo" else {}
+    )  # one optimiser step in each step
+    calm = every_stage.make(tmp_path / "calm", things, name, checkpoint_every=1, **more)
+    assert run(calm).code == FINISHED
+    folder = every_stage.make(tmp_path / "run", things, name, checkpoint_every=1, **more)
+    ended = run(folder, no_memory_in_step(3))
+    assert ended.code == FAILED, ended.output
+    assert last(folder)["kind"] == "failed"
+    assert last(folder)["message"].startswith("The machine ran out of memory; free some and run")
+    assert_nothing_half_done(folder)
+    assert list(folder.glob("checkpoints/step_*"))
+    assert run(folder).code == FINISHED
+    starts = [event for event in read_events(folder) if event["kind"] == "started"]
+    assert starts[-1]["resumed_from"] > 0
+    assert folder_hash(folder / "out") == folder_hash(calm / "out")
 
 
 # disk ---------------------------------------------------------------------------------------------
