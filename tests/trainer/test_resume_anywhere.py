@@ -69,15 +69,19 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def make(name: str, things: dict[str, Path], folder: Path) -> Path:
+    stage, inputs, config = RUNS[name]
+    return make_run(folder, stage, {role: things[role] for role in inputs}, **config)
+
+
 # TRL still asks transformers by a name that is going away.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("name", RUNS)
 def test_stopped_after_every_step(
     name: str, things: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage, inputs, config = RUNS[name]
-    given = {role: things[role] for role in inputs}
-    straight = make_run(tmp_path / "straight", stage, given, **config)
+    stage = RUNS[name][0]
+    straight = make(name, things, tmp_path / "straight")
     run_here(straight)
     steps = len(events_of(straight, "metric"))
     assert steps >= 2
@@ -96,7 +100,7 @@ def test_stopped_after_every_step(
             stop.set()
 
     monkeypatch.setattr(RunContext, "emit", stop_at_every_moment)
-    broken = make_run(tmp_path / "broken", stage, given, **config)
+    broken = make(name, things, tmp_path / "broken")
     legs = 0
     while not (broken / "out").exists():
         assert legs <= steps, "it does not come any further"
@@ -121,9 +125,7 @@ def test_stopped_while_it_measures_what_it_learned(
     name: str, things: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is learned and saved: the next attempt has only to measure and to write."""
-    stage, inputs, config = RUNS[name]
-    given = {role: things[role] for role in inputs}
-    straight = make_run(tmp_path / "straight", stage, given, **config)
+    straight = make(name, things, tmp_path / "straight")
     run_here(straight)
     last = events_of(straight, "metric")[-1]["step"]
     stop = threading.Event()
@@ -135,7 +137,7 @@ def test_stopped_while_it_measures_what_it_learned(
             stop.set()
 
     monkeypatch.setattr(RunContext, "emit", stop_at_the_end)
-    broken = make_run(tmp_path / "broken", stage, given, **config)
+    broken = make(name, things, tmp_path / "broken")
     with pytest.raises(Stopped, match="Stopped outside training; what was trained is saved"):
         run_here(broken, stop)
     assert not (broken / "out").exists()
