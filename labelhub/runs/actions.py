@@ -190,7 +190,7 @@ def resume_run(*, run: Run, by: User | None) -> Run:
         raise Refused(_("Only a stopped or failed run can be resumed."))
     run.state, run.error, run.error_code = State.QUEUED, "", ""
     run.ended, run.lease_until = None, None
-    run.save(update_fields=["state", "error", "ended", "lease_until"])
+    run.save(update_fields=["state", "error", "error_code", "ended", "lease_until"])
     audit(by=by, action="run.resume", target=run)
     enqueue_on_commit(tasks.watch_run, run.pk)
     return run

@@ -158,6 +158,14 @@ def test_a_stop_is_passed_on_and_the_run_can_be_resumed(
     assert (run.state, run.attempt) == ("finished", 2)
 
 
+@pytest.mark.django_db
+def test_a_run_that_waits_again_tells_of_no_failure(run: Run) -> None:
+    Run.objects.filter(pk=run.pk).update(state="failed", error="Full.", error_code="disk")
+    resume_run(run=run, by=None)
+    run.refresh_from_db()
+    assert (run.state, run.error, run.error_code) == ("queued", "", "")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_who_lost_the_lease_ends_its_trainer_and_writes_nothing(
     run: Run, trainer_is: Callable[[str], None]
