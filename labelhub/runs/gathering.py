@@ -87,9 +87,7 @@ def import_pairs(*, project: Project, lines: Iterable[str | bytes], by: User | N
     All of them or none, since a snapshot never changes. A held-out prompt is refused: no stage may
     learn what to answer to it.
     """
-    held_out = set(
-        Prompt.objects.filter(project=project, held_out=True).values_list("sha256", flat=True)
-    )
+    held_out = _held_out(project)
     kept = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -100,14 +98,10 @@ def import_pairs(*, project: Project, lines: Iterable[str | bytes], by: User | N
                 status=400,
             ) from None
         if pair is not None:
-            kept.append(json.dumps(pair, ensure_ascii=False))
+            kept.append(pair)
     if not kept:
         raise Refused(_("There is no pair in it: write one object a line."), status=400)
-    snapshot = Snapshot.objects.create(
-        project=project, kind=Snapshot.Kind.FILE, count=len(kept), created_by=by
-    )
-    SnapshotFile.objects.create(snapshot=snapshot, text="\n".join(kept) + "\n")
-    return seal(snapshot, by)
+    return _keep(Snapshot(project=project, kind=Snapshot.Kind.FILE), kept, by)
 
 
 @transaction.atomic
@@ -116,9 +110,7 @@ def take_winners(*, run: Run, by: User | None) -> Snapshot:
     path = kept_file(run.pk, "pairs.jsonl")
     if run.stage != Run.Stage.BESTOFN or run.state != Run.State.FINISHED or path is None:
         raise Refused(_("Only a finished run of the best of n has winners."))
-    held_out = set(
-        Prompt.objects.filter(project=run.project, held_out=True).values_list("sha256", flat=True)
-    )
+    held_out = _held_out(run.project)
     pairs = [
         {"prompt": line["prompt"], "answer": line["answer"]}
         for line in read_lines(path)
@@ -126,9 +118,20 @@ def take_winners(*, run: Run, by: User | None) -> Snapshot:
     ]
     if not pairs:
         raise Refused(_("All prompts of this run are held out now, so nothing may learn from it."))
-    snapshot = Snapshot.objects.create(
-        project=run.project, kind=Snapshot.Kind.WINNERS, source=run, count=len(pairs), created_by=by
-    )
+    winners = Snapshot(project=run.project, kind=Snapshot.Kind.WINNERS, source=run)
+    return _keep(winners, pairs, by)
+
+
+def _held_out(project: Project) -> set[str]:
+    """Hashes of the prompts to which no stage may learn what to answer."""
+    found = Prompt.objects.filter(project=project, held_out=True)
+    return set(found.values_list("sha256", flat=True))
+
+
+def _keep(snapshot: Snapshot, pairs: list[dict[str, Any]], by: User | None) -> Snapshot:
+    """A new snapshot with these pairs, which no ranking stands for."""
+    snapshot.count, snapshot.created_by = len(pairs), by
+    snapshot.save()
     lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
     SnapshotFile.objects.create(snapshot=snapshot, text=lines)
     return seal(snapshot, by)

@@ -98,14 +98,17 @@ def corpora_of(project: Project) -> QuerySet[Corpus]:
 
 def reports_of(project: Project) -> QuerySet[Run]:
     """The finished runs whose figures over the steps can be read by others, newest first."""
-    done = Run.objects.filter(project=project, stage__in=rules.REPORTING_STAGES)
-    return done.filter(state=Run.State.FINISHED).order_by("-id")
+    return _finished(project, rules.REPORTING_STAGES)
 
 
 def writings_of(project: Project) -> QuerySet[Run]:
     """The finished runs that left answers, newest first."""
-    done = Run.objects.filter(project=project, stage__in=rules.WRITING_STAGES)
-    return done.filter(state=Run.State.FINISHED).order_by("-id")
+    return _finished(project, rules.WRITING_STAGES)
+
+
+def _finished(project: Project, stages: frozenset[str]) -> QuerySet[Run]:
+    done = Run.objects.filter(project=project, stage__in=stages, state=Run.State.FINISHED)
+    return done.order_by("-id")
 
 
 def inputs_of(run: Run) -> QuerySet[RunInput]:
