@@ -41,8 +41,10 @@ class RunContext:
         """Whether somebody asked the run to stop (SIGTERM): save, then raise `events.Stopped`."""
         return self.stop.is_set()
 
-    def leave_if_asked(self) -> None:
-        """Between two batches of work that needs no saving: leave when somebody asked for it."""
+    def leave_if_asked(self, done: int = 0) -> None:
+        """Between two batches of work that needs no saving: leave when somebody asked for it, how
+        much of it ever is done.
+        """
         if self.should_stop():
             raise Stopped("Stopped outside training; what was trained is saved.")
 

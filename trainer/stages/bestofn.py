@@ -102,11 +102,7 @@ def run(context: RunContext) -> dict[str, Any]:
     # 4. try the result on the held-out prompts
     finished: Any = load_policy(path, place)
     finished.load_state_dict(merged_state(model))
-    seed = context.spec.seed
-
-    def pause(done: int) -> None:
-        context.leave_if_asked()
-
+    seed, pause = context.spec.seed, context.leave_if_asked
     tried = trials.try_out(
         finished, tokenizer, judge, kept_out, config.answers, seed, config, pause
     )

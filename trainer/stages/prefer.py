@@ -101,10 +101,6 @@ class Opened:
     def pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def pause(self, done: int) -> None:
-        """Between two batches of what is measured: leave when asked to."""
-        self.context.leave_if_asked()
-
 
 def run(context: RunContext) -> dict[str, Any]:
     """Train by the method of the spec, measure and publish; returns the report."""
@@ -334,9 +330,9 @@ def implicit_rewards(
         for text in ranking.texts:
             answer = answer_ids(opened.tokenizer, text, window)
             rows.append((prompt[-(window - len(answer)) :], answer))
-    budget = opened.config.token_budget
+    budget, pause = opened.config.token_budget, opened.context.leave_if_asked
     own, other = (
-        trials.logprobs(one, rows, opened.pad, 1.0, budget, opened.pause) for one in (model, base)
+        trials.logprobs(one, rows, opened.pad, 1.0, budget, pause) for one in (model, base)
     )
     flat = iter(opened.config.beta * (a - b) for a, b in zip(own, other, strict=True))
     return [[next(flat) for _ in ranking.texts] for ranking in rankings]
@@ -362,7 +358,9 @@ def tell_answers(opened: Opened, model: Any, rankings: Sequence[Ranking], step: 
         return
     ids = trials.prompt_tokens(model, opened.tokenizer, prompts, config)
     seeds = [[answer_seed(opened.context.spec.seed, one.id, 0)] for one in prompts]
-    sampled = trials.write(model, opened.tokenizer, ids, seeds, config, opened.pause)
+    sampled = trials.write(
+        model, opened.tokenizer, ids, seeds, config, opened.context.leave_if_asked
+    )
     shown = [
         {
             "prompt_id": prompt.id,
@@ -396,17 +394,9 @@ def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
 
     # 4. let the policy as it will be written and the untrained one answer the held-out prompts
     finished, base = finished_model(opened), load_policy(context.input("policy"), opened.placement)
+    seed, pause = context.spec.seed, context.leave_if_asked
     before, after = (
-        trials.try_out(
-            one,
-            opened.tokenizer,
-            judge,
-            heldout,
-            config.answers,
-            context.spec.seed,
-            config,
-            opened.pause,
-        )
+        trials.try_out(one, opened.tokenizer, judge, heldout, config.answers, seed, config, pause)
         for one in (base, finished)
     )
     gain = paired_bootstrap(*(one.by_prompt(config.answers) for one in (before, after)))
@@ -421,7 +411,7 @@ def run_rloo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
         "score_after": after.mean,
         "gain": gain.value if gain else None,
         "ci95_of_gain": gain.ci95 if gain else None,
-        "kl": trials.kl(finished, base, opened.tokenizer, heldout, after, config, opened.pause),
+        "kl": trials.kl(finished, base, opened.tokenizer, heldout, after, config, pause),
         "trained_parameters": sum(p.numel() for p in fit.learned.values()),
     }
 
