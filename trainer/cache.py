@@ -134,9 +134,8 @@ class RoomyLayer(DynamicLayer):
         """From here on what was read belongs to the prompts, and each answer has its own tokens."""
         self.shared = Shared(self.keys, self.values, seats)
         _, h, _, d = self.keys.shape
-        self.keys, self.values = (
-            self.keys.new_zeros((len(seats.at), h, ROOM, d)) for _ in ("keys", "values")
-        )
+        room = (len(seats.at), h, ROOM, d)
+        self.keys, self.values = self.keys.new_zeros(room), self.values.new_zeros(room)
 
     def fill(self, parts: Sequence[RoomyLayer], order: Tensor) -> None:
         """Take over what several caches hold, the shorter ones filled up on the left; of all their

@@ -250,9 +250,10 @@ def _sample_batch(
     device = next(model.parameters()).device
     enders, pad = marks[0].to(device), marks[1]
     logits, cache, read = _read_prompts(model, prompts, pad)
-    repeat = torch.tensor([row for row, many in enumerate(seeds) for _ in many], device=device)
-    if roomy_layers(cache) and lean_throughout(model) and max(map(len, seeds)) > 1:
-        share_prompts(cache, seats_for([len(many) for many in seeds], device))
+    seats = seats_for([len(many) for many in seeds], device)
+    repeat = seats.at  # prompt of each answer
+    if roomy_layers(cache) and lean_throughout(model) and seats.many > 1:
+        share_prompts(cache, seats)
     else:
         repeat_rows(cache, repeat)
     logits, seen = logits[repeat], _seen(prompts, logits, sampling, repeat)

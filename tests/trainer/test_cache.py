@@ -41,10 +41,11 @@ def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
 ) -> None:
     """The mask hides the places that are not filled, also when the cache has grown or rows left."""
     logits, known, read = rollout._read_prompts(writer, PROMPTS, pad=0)
-    rows = [0, 1, 1]
     if lean_throughout(writer):
+        rows = [0, 1, 1]
         cache.share_prompts(known, cache.seats_for(MANY, torch.device("cpu")))
     else:
+        rows = [1, 0, 1]
         cache.repeat_rows(known, torch.tensor(rows))
     texts = [list(PROMPTS[row]) for row in rows]
     mask = torch.nn.functional.pad(read, (0, new + 1), value=1)[rows]
@@ -67,7 +68,7 @@ def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
     for n in range(new):
         found = go_on(n)
     check(found)
-    # the first prompt has no answer any more, and those of the second change places
+    # one leaves (where prompts are shared, the last of its prompt) and the others change places
     cache.keep_rows(known, torch.tensor([2, 1]))
     mask, texts = mask[[2, 1]], [texts[2], texts[1]]
     check(go_on(new))

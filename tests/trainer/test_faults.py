@@ -110,9 +110,8 @@ def no_memory_in_step(number: int) -> Callable[[], None]:
 def test_memory_that_ends_in_a_step_ends_the_run_and_more_of_it_lets_it_go_on(
     name: str, things: dict[str, Path], tmp_path: Path
 ) -> None:
-    more = (
-        {"epochs": 1, "minibatches": 1} if name == "ppo" else {}
-    )  # one optimiser step in each step
+    # the third optimiser step of a PPO that makes one in each step
+    more = {"epochs": 1, "minibatches": 1} if name == "ppo" else {}
     calm = every_stage.make(tmp_path / "calm", things, name, checkpoint_every=1, **more)
     assert run(calm).code == FINISHED
     folder = every_stage.make(tmp_path / "run", things, name, checkpoint_every=1, **more)
