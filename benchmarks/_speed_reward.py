@@ -46,6 +46,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
+from trainer import schedules
 from trainer.config import RewardConfig, load_spec, resolve_path
 from trainer.data import read_rankings
 from trainer.events import EventWriter, Heartbeat
@@ -300,7 +301,7 @@ def same_optimizer(model: Any, settings: RewardConfig, steps: int) -> tuple[Any,
         weight_decay=settings.weight_decay,
     )
     rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: reward.schedule(step, steps, settings.warmup)
+        optimizer, lambda step: schedules.linear(step, steps, settings.warmup)
     )
     return optimizer, rates
 

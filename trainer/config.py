@@ -472,6 +472,12 @@ class PPOConfig(CheckpointedConfig):
     lr: float = knob(
         1e-3, "learning rate of the policy; full training wants about a hundredth", low=0
     )
+    lr_schedule: str = knob(
+        "constant",
+        "how the learning rates of policy and critic go on; linear: down in a line, to nothing "
+        "behind the last step",
+        choices=("constant", "linear"),
+    )
     critic: str = knob(
         "head",
         "head: linear, on the frozen reward model's states; policy: linear, on the policy's "

@@ -443,6 +443,8 @@ def common_losses(source: Source) -> list[str]:
             f"The KL budget ({number(ppo.kl_budget)} nats a reply, at which ours stops and keeps "
             "the last step below): watch their KL and stop by hand."
         )
+    if ppo.lr_schedule == "linear":
+        found.append("The learning rate's fall in a line to nothing: their own schedules hold.")
     if ppo.missing_eos_penalty:
         found.append("The penalty for an answer without its end.")
     if source.fit is not None and source.fit.ensemble > 1:

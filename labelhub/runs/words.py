@@ -96,6 +96,7 @@ WORDS: Final = (
     _("optimiser steps in each pass"),
     _("tokens that go through the policy at once"),
     _("learning rate of the policy; full training wants about a hundredth"),
+    _("how the learning rates of policy and critic go on; linear: down in a line, to nothing behind the last step"),
     _("head: linear, on the frozen reward model's states; policy: linear, on the policy's states; adapter: the reward model with a low-rank adapter and head of its own"),
     _("learning rate of the critic"),
     _("first steps in which only the critic learns"),

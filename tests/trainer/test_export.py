@@ -145,6 +145,16 @@ def test_a_ppo_run_for_openrlhf(ppo_run: Path, models: dict[str, Path], tmp_path
     readme = (dest / "README.md").read_text()
     assert "| `--algo.kl.init_coef` | `0.1` | kl_coef × std" in readme
     assert "KL budget (12 nats a reply" in readme
+    assert "rate's fall" not in readme
+
+
+def test_a_rate_that_falls_is_named_as_lost(ppo_run: Path, tmp_path: Path) -> None:
+    spec = json.loads((ppo_run / "spec.json").read_text())
+    spec["config"]["lr_schedule"] = "linear"
+    (ppo_run / "spec.json").write_text(json.dumps(spec))
+    for target in ("openrlhf", "verl"):
+        readme = (export(ppo_run, tmp_path / target, target) / "README.md").read_text()
+        assert "The learning rate's fall in a line to nothing: their own" in readme
 
 
 def test_a_ppo_run_for_verl(ppo_run: Path, models: dict[str, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.tiny import tiny_tokenizer
+from trainer import schedules
 from trainer.critics import head_of
 from trainer.data import Pair, Ranking
 from trainer.episodes import length_mask, sampler_gap
@@ -54,12 +55,14 @@ def test_the_mean_score_of_each_prompts_answers() -> None:
     assert tried.mean == 3.5
 
 
-def test_the_rate_of_the_reward_model_rises_and_falls_in_lines() -> None:
+def test_a_linear_rate_rises_and_falls() -> None:
     # four steps, a quarter of them rising: 1/1; then down to nothing: 3/4, 2/4, 1/4
-    assert [reward.schedule(step, 4, 0.25) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    assert [schedules.linear(step, 4, 0.25) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
     # half of them rising: 1/2, 1; then 2/3, 1/3
-    rates = [reward.schedule(step, 4, 0.5) for step in range(4)]
+    rates = [schedules.linear(step, 4, 0.5) for step in range(4)]
     assert rates == pytest.approx([0.5, 1.0, 2 / 3, 1 / 3])
+    # none of them rising: the first has all of it
+    assert [schedules.linear(step, 4) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_right_pairs_are_counted_for_each_ranking() -> None:

@@ -151,6 +151,41 @@ def test_what_a_step_tells(models: Path, tmp_path: Path) -> None:
     assert "KL from the reference" in (run / "out" / "README.md").read_text()
 
 
+def test_the_rates_fall_in_a_line_to_nothing_behind_the_last_step() -> None:
+    """Peaks of .8 and 4: a quarter less of them at each of four steps."""
+    policy, critic = torch.nn.Linear(1, 1), critics.Critic(torch.nn.Linear(1, 1))
+    groups = [{"params": list(policy.parameters())}, {"params": list(critic.head.parameters())}]
+    optimizer = torch.optim.Adam(groups)
+    learner = ppo.Learner(dict(policy.named_parameters()), critic, optimizer, 0.0, {})
+
+    def rates(schedule: str) -> list[tuple[float, float, float]]:
+        config = ppo.PPOConfig(steps=4, lr=0.8, critic_lr=4.0, lr_schedule=schedule)
+        told = [
+            (ppo.set_rates(learner, config, step), *(one["lr"] for one in optimizer.param_groups))
+            for step in range(4)
+        ]
+        return [pytest.approx(one) for one in told]
+
+    assert rates("linear") == [(0.8, 0.8, 4.0), (0.6, 0.6, 3.0), (0.4, 0.4, 2.0), (0.2, 0.2, 1.0)]
+    assert rates("constant") == [(0.8, 0.8, 4.0)] * 4
+
+
+def test_the_rate_of_a_step_is_the_one_that_it_learns_at(models: Path, tmp_path: Path) -> None:
+    after: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+    for schedule, second in (("linear", 5e-4), ("constant", 1e-3)):
+        run = make_run(tmp_path / schedule, models, steps=2, lr=1e-3, lr_schedule=schedule)
+        run_here(run)
+        assert [event["lr"] for event in events_of(run, "metric")] == [1e-3, second]
+        for step in (1, 2):
+            path = run / "checkpoints" / f"step_{step}"
+            after[schedule, step] = checkpoints.load(path).tensors
+    for name, value in after["linear", 1].items():
+        assert torch.equal(value, after["constant", 1][name])  # at the first step it is the peak
+        if name.startswith(("policy.", "critic.")):
+            moved = [after[way, 2][name] - value for way in ("linear", "constant")]
+            assert 0 < float(moved[0].norm()) < 0.75 * float(moved[1].norm()), name
+
+
 def test_the_fixed_prompts_are_answered_only_in_the_steps_that_show_them(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

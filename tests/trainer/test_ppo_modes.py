@@ -29,7 +29,7 @@ from trainer.modeling import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 MODES: dict[str, dict[str, Any]] = {
-    "full": {"lora": False, "lr": 1e-3},
+    "full": {"lora": False, "lr": 1e-3, "lr_schedule": "linear"},
     "critic on the policy": {"critic": "policy", "answers_per_prompt": 2},
     "critic with an adapter": {"critic": "adapter", "answers_per_prompt": 2, "lora_layers": 1},
     "one base for all": {"critic": "adapter", "answers_per_prompt": 2, "lora_layers": 1},
@@ -37,6 +37,7 @@ MODES: dict[str, dict[str, Any]] = {
     "everything": {
         "critic": "adapter", "critic_warmup": 1, "kl_estimator": "k3", "kl_control": "adaptive",
         "pessimism": 0.5, "ptx_coef": 0.5, "ptx_batch": 3, "watch_every": 1,
+        "lr_schedule": "linear",
     },
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer import distributed
+from trainer import distributed, schedules
 from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
@@ -500,7 +500,7 @@ def train(
     while fit.step < len(plan):
         context.progress(TRAINED * fit.step / len(plan))
         distributed.agree_to_stop(context)
-        rate = config.lr * schedule(fit.step, len(plan), config.warmup)
+        rate = config.lr * schedules.linear(fit.step, len(plan), config.warmup)
         loss = take_step(context, fit, rankings, groups, lowered, shares, plan[fit.step], rate)
         if loss is None:
             if saved != fit.step:
@@ -580,12 +580,6 @@ def plan_steps(rankings: int, epochs: int, per_step: int, seed: int) -> list[lis
         order = torch.randperm(rankings, generator=dice).tolist()
         steps += [order[begin : begin + per_step] for begin in range(0, rankings, per_step)]
     return steps
-
-
-def schedule(step: int, total: int, warmup: float) -> float:
-    """Share of the peak rate: linear up over the warm-up, then linear down to 0."""
-    rising = max(1, round(warmup * total))
-    return min((step + 1) / rising, (total - step) / max(1, total - rising + 1), 1.0)
 
 
 def take_step(
