@@ -177,8 +177,15 @@ def reliability_picture(report: Report) -> Chart | None:
     return line_chart(
         "reliability",
         [
-            Series(_("model"), points),
-            Series(_("ideal"), [Point(0.5, 0.5), Point(1, 1)], "b", dashed=True, tabled=False),
+            Series(_("model"), points, valued=False),
+            Series(
+                _("ideal"),
+                [Point(0.5, 0.5), Point(1, 1)],
+                "b",
+                dashed=True,
+                tabled=False,
+                valued=False,
+            ),
         ],
         title=_("Is it as sure as it may be?"),
         unit=_("share of pairs in the right order"),

@@ -79,7 +79,7 @@ class Series:
 
     `scattered` points have no order, so no line joins them; a curve that was computed from figures
     that stand there already needs no column of the table (`tabled`). Without a name it has no label
-    at its end either.
+    at its end either; one whose last value tells nothing has its name alone there (`valued`).
     """
 
     name: str
@@ -88,6 +88,7 @@ class Series:
     dashed: bool = False
     scattered: bool = False
     tabled: bool = True
+    valued: bool = True
 
 
 @dataclass(frozen=True)
@@ -275,9 +276,10 @@ def line_chart(
     drawn = [replace(one, points=_inside(thin(one.points), within)) for one in kept]
     if not drawn:
         return None
-    plate = Plate(right=_label_room(drawn, marks))
-    x_scale = _x_scale(drawn, x_span, plate)
     y_values = _y_ticks(drawn, marks, zero=zero)
+    y_labels = tick_labels(y_values)
+    plate = Plate(left=_tick_room(y_labels), right=_label_room(drawn, marks))
+    x_scale = _x_scale(drawn, x_span, plate)
     y_scale = _Scale(y_values[0], y_values[-1], plate.y0, plate.y1)
     heights = [y_scale(one.points[-1].y) for one in drawn if one.name]
     levels = [y_scale(mark.value) for mark in marks]
@@ -301,12 +303,11 @@ def line_chart(
         ],
         x_ticks=[Tick(x_scale(x), label) for x, label in zip(x_values, x_labels, strict=True)],
         y_ticks=[
-            Tick(y_scale(value), label)
-            for value, label in zip(y_values, tick_labels(y_values), strict=True)
+            Tick(y_scale(value), label) for value, label in zip(y_values, y_labels, strict=True)
         ],
         zero=y_scale(0.0) if y_values[0] <= 0 <= y_values[-1] else None,
         head=_head(_tabled(kept), x_name),
-        rows=_rows(_tabled(kept), x_words),
+        rows=_rows(_tabled(kept), x_words or (lambda x: plain(x, 6 if x_counts else 3))),
         note=note,
         says=_says(title, unit, drawn),
     )
@@ -347,12 +348,16 @@ def _inside(points: Sequence[Point], within: tuple[float, float] | None) -> list
     ]
 
 
+def _tick_room(labels: Sequence[str]) -> float:
+    """Room for the longest label beside the value axis, in units: about 7.5 a letter."""
+    return max(Plate.left, 10 + 7.5 * max(map(len, labels)))
+
+
 def _label_room(series: Sequence[Series], marks: Sequence[Mark]) -> float:
     """Room for the longest label at a line's end, in units: about 7 a letter, 13 an ideograph."""
     names = [mark.name for mark in marks]
     for one in (line for line in series if line.name):
-        last = plain(one.points[-1].y)
-        names.append(f"{last} {one.name}" if len(series) > 1 else last)
+        names.append(" ".join(_end_words(one, alone=len(series) == 1)))
     widths = (sum(13 if ord(letter) > 0x2E7F else 7 for letter in name) for name in names)
     return min(150.0, 22 + max(widths))
 
@@ -400,8 +405,14 @@ def _draw(one: Series, x_scale: _Scale, y_scale: _Scale, label_x: float, label_y
         end=places[-1],
         label_x=label_x,
         label_y=round(label_y, 2),
-        last=plain(last.y),
+        last=plain(last.y) if one.valued else "",
     )
+
+
+def _end_words(one: Series, *, alone: bool) -> list[str]:
+    """What stands at a line's end: its last value, and its name where there are several."""
+    value = [plain(one.points[-1].y)] if one.valued else []
+    return value if alone else [*value, one.name]
 
 
 def polyline(places: Sequence[tuple[float, float]]) -> str:
@@ -437,12 +448,12 @@ def _has_band(one: Series) -> bool:
     return any(point.low is not None for point in one.points)
 
 
-def _rows(series: Sequence[Series], x_words: Callable[[float], str] | None) -> list[list[str]]:
+def _rows(series: Sequence[Series], x_words: Callable[[float], str]) -> list[list[str]]:
     """One row an x value that any series has; what a series lacks there is a dash."""
     by_x = [{point.x: point for point in one.points} for one in series]
     rows = []
     for x in sorted({x for points in by_x for x in points}):
-        row = [x_words(x) if x_words else plain(x, 6)]
+        row = [x_words(x)]
         for one, points in zip(series, by_x, strict=True):
             point = points.get(x)
             row.append(plain(point.y, 4) if point else "–")
@@ -455,10 +466,9 @@ def _rows(series: Sequence[Series], x_words: Callable[[float], str] | None) -> l
 def _edges(point: Point | None) -> str:
     if point is None or point.low is None or point.high is None:
         return "–"
-    return _("%(low)s to %(high)s") % {
-        "low": plain(point.low),
-        "high": plain(point.high),
-    }
+    # An end that is 0 comes out of the computation as 0.00000000000000006.
+    low, high = (plain(round(edge, 12)) for edge in (point.low, point.high))
+    return _("%(low)s to %(high)s") % {"low": low, "high": high}
 
 
 def _says(title: str, unit: str, series: Sequence[Series]) -> str:

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 MINUS = "−"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimals_for(half: float) -> int:
@@ -28,7 +29,10 @@ def decimals_for(half: float) -> int:
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """A number at `digits` significant digits, without trailing noise: 0.0123, 1.5, 480, 12 400."""
+    """A number at `digits` significant digits, without trailing noise: 0.0123, 1.5, 480, 12 400.
+
+    What is very small is written with a power of ten: 5.6 × 10⁻⁵.
+    """
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -37,11 +41,14 @@ def plain(value: float | None, digits: int = 3) -> str:
     if size >= digits:
         return _signed(f"{value:,.0f}".replace(",", "\u202f"))
     if size < -4:
-        return _signed(f"{value:.{digits - 1}e}")
-    text = f"{value:.{max(0, digits - 1 - size)}f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return _signed(text)
+        figures, _e, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{_signed(_shorn(figures))}\u202f×\u202f10{str(int(power)).translate(_RAISED)}"
+    return _signed(_shorn(f"{value:.{max(0, digits - 1 - size)}f}"))
+
+
+def _shorn(text: str) -> str:
+    """A number without zeros that say nothing behind its point."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def count(value: int) -> str:

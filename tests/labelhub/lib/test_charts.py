@@ -8,6 +8,7 @@ from labelhub.lib.charts import (
     Estimate,
     Kin,
     Mark,
+    Plate,
     Point,
     Series,
     dot_plot,
@@ -169,6 +170,34 @@ def test_the_table_behind_has_a_row_for_every_x_of_any_line() -> None:
     assert chart is not None
     assert chart.head == ["step", "a", "a, interval", "b"]
     assert chart.rows == [["1", "0.5", "0.4 to 0.6", "–"], ["2", "0.7", "0.6 to 0.8", "3"]]
+
+
+def test_an_end_of_an_interval_that_is_0_but_for_rounding_is_0() -> None:
+    chart = line_chart("k", [Series("a", [Point(0.123456, 0.1, 5.55e-17, 0.2)])], title="t",
+                       x_counts=False)  # fmt: skip
+    assert chart is not None
+    assert chart.rows == [["0.123", "0.1", "0 to 0.2"]]
+
+
+def test_long_numbers_at_the_axis_get_their_room() -> None:
+    long = line_chart("k", [Series("a", [Point(1, 0.0), Point(2, 0.0002)])], title="t")
+    short = line_chart("k", [Series("a", [Point(1, 0.0), Point(2, 1.0)])], title="t")
+    assert long is not None
+    assert short is not None
+    # "0.00020" has seven letters of 7.5 units, and 10 units lie between them and the axis.
+    assert max(len(tick.label) for tick in long.y_ticks) == 7
+    assert long.plate.left == 62.5
+    assert short.plate.left == Plate.left
+
+
+def test_a_last_value_that_tells_nothing_is_not_told() -> None:
+    chart = line_chart(
+        "k",
+        [Series("model", [Point(1, 1)], valued=False), Series("other", [Point(1, 3)])],
+        title="t",
+    )
+    assert chart is not None
+    assert [(one.last, one.name) for one in chart.series] == [("", "model"), ("3", "other")]
 
 
 def test_labels_that_are_apart_stay_where_they_are() -> None:
