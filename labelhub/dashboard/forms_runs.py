@@ -51,6 +51,9 @@ ROLES: dict[str, tuple[Any, Any]] = {
     "heldout": (_("Held-out data"), _("Left open, a share of the data is held out.")),
     "history": (_("Figures of a PPO run"), _("To set its score against the best of n.")),
 }
+# What a version was made from and no form asks for: who wrote the winners that it learned, and who
+# chose them.
+ANCESTORS: dict[str, Any] = {"writer": _("Writer of the winners"), "judge": _("Judge of them")}
 # Where the held-out data are prompts, nothing is held out of the others.
 WATCHED = (_("Watched prompts"), _("On held-out ones it shows whether the gain is real."))
 INPUT, SETTING = "input_", "set_"
@@ -262,6 +265,13 @@ class RunForm(forms.Form):
     def more_is_wrong(self) -> bool:
         """Whether an error hides behind “more settings”, which then must stand open."""
         return any(field.errors for field in self.more())
+
+
+def role_words(role: str, kind: str = "") -> str:
+    """What a role is called; one that nobody knows here by its own name."""
+    if (role, kind) == ("heldout", "prompts"):
+        return str(WATCHED[0])
+    return str(ROLES[role][0] if role in ROLES else ANCESTORS.get(role, role))
 
 
 def run_words(run: Run) -> str:

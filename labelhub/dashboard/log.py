@@ -35,6 +35,46 @@ ALERTS: Final[dict[str, Any]] = {
     ),
 }
 
+# What to do about a failed run, by the kind of its failure.
+REMEDIES: Final[dict[str, Any]] = {
+    Run.Failure.SPEC: gettext_lazy(
+        "Do it again with changes; resuming it would fail the same way."
+    ),
+    Run.Failure.DATA: gettext_lazy("Mend what it reads, then do it again with that."),
+    Run.Failure.REFUSED: gettext_lazy(
+        "Do it again with changes, or mend what the sentence names and resume it."
+    ),
+    Run.Failure.DIVERGED: gettext_lazy("Do it again with a lower learning rate."),
+    Run.Failure.MEMORY: gettext_lazy(
+        "Do it again with less at once (a smaller batch, shorter texts, an adapter); or end other "
+        "programs and resume it."
+    ),
+    Run.Failure.DISK: gettext_lazy("Make room, then resume it."),
+    Run.Failure.PERMISSION: gettext_lazy("Let the worker use that file, then resume it."),
+    Run.Failure.UNEXPECTED: gettext_lazy(
+        "Resume it once; if it fails again, trainer.log in the run's folder tells more."
+    ),
+    Run.Failure.NOT_STARTED: gettext_lazy("Mend what the sentence names, then resume it."),
+    Run.Failure.KILLED: gettext_lazy(
+        "Often the memory was full: do it again with less at once, or end other programs and "
+        "resume it."
+    ),
+    Run.Failure.EXITED: gettext_lazy(
+        "Resume it once; if it fails again, trainer.log in the run's folder tells more."
+    ),
+}
+
+# Failures that would come again if the run were only resumed.
+NEEDS_CHANGES: Final = frozenset(
+    {
+        Run.Failure.SPEC,
+        Run.Failure.DATA,
+        Run.Failure.REFUSED,
+        Run.Failure.DIVERGED,
+        Run.Failure.MEMORY,
+    }
+)
+
 
 @dataclass(frozen=True)
 class LogLine:

@@ -14,7 +14,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from labelhub.lib.figures import count, fixed, plain, time_left, with_error
+from labelhub.lib.figures import count, duration, fixed, plain, time_left, with_error
 from labelhub.rounds import queries
 from labelhub.rounds.models import Round
 from labelhub.rounds.queries import Gain, Ranked, Written
@@ -359,6 +359,28 @@ def _run_figure(key: str, facts: Facts) -> str:
             return _("%(done)s of %(wanted)s") % {"done": run.step, "wanted": run.total}
         return _("step %(step)s of %(total)s") % {"step": run.step, "total": run.total}
     return str(run.get_state_display())
+
+
+def how_far(run: Run, progress: Progress) -> list[str]:
+    """How far a run is in words, what is left of it, and what it took when it is over."""
+    words = {"step": count(progress.step), "total": count(progress.total)}
+    parts = []
+    if progress.total and run.stage == Run.Stage.GENERATE:
+        parts.append(_("%(step)s of %(total)s prompts answered") % words)
+    elif progress.total:
+        parts.append(_("step %(step)s of %(total)s") % words)
+    elif run.state == Run.State.QUEUED:
+        parts.append(_("waits for a free worker"))
+    elif progress.share:
+        parts.append(f"{fixed(100 * progress.share, 0)}\u202f%")
+    elif run.state == Run.State.RUNNING:
+        parts.append(_("the trainer starts"))
+    if run.state == Run.State.RUNNING and (left := time_left(progress.eta_seconds)):
+        parts.append(left)
+    if run.started and run.ended:
+        took = duration((run.ended - run.started).total_seconds())
+        parts.append(_("took %(time)s") % {"time": took})
+    return parts
 
 
 # --- the sentence

@@ -20,10 +20,11 @@ from django.views.decorators.http import require_safe
 
 from labelhub.accounts.http import PersonRequest
 from labelhub.dashboard import forms, forms_runs, pictures, report_pictures
-from labelhub.dashboard.log import log_line
-from labelhub.dashboard.standing import Standing, gates_of, standing_of
+from labelhub.dashboard.log import NEEDS_CHANGES, log_line
+from labelhub.dashboard.report_words import report_rows
+from labelhub.dashboard.standing import Standing, gates_of, how_far, standing_of
 from labelhub.dashboard.verdicts import said_of
-from labelhub.lib.figures import time_left
+from labelhub.lib.markdown import render as markdown
 from labelhub.projects.models import Project
 from labelhub.projects.queries import (
     Role,
@@ -33,11 +34,14 @@ from labelhub.projects.queries import (
     visible_projects,
 )
 from labelhub.registry import queries as registry
+from labelhub.registry.models import ModelVersion
 from labelhub.rounds import queries as rounds
 from labelhub.rounds.models import Round
 from labelhub.runs import queries as runs_read
+from labelhub.runs import stages
 from labelhub.runs.folder import kept_files
 from labelhub.runs.models import Run
+from labelhub.runs.rules import output_kind
 
 PAIRS_SHOWN = 8
 
@@ -261,22 +265,27 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
     progress = runs_read.progress_of(run)
     # The others measure once, at their end: a list of figures says more than curves of one point.
     trains = run.stage not in (Run.Stage.GENERATE, Run.Stage.SCORE, Run.Stage.EVALUATE)
+    kinds = stages.facts(run.stage).kinds
     return {
         "project": project,
         "tab": "runs",
         "run": run,
         "round": turn,
         "progress": progress,
-        "time_left": time_left(progress.eta_seconds),
+        "how_far": how_far(run, progress),
         "curves": pictures.curves_of(run, figures) if trains else [],
         "other_curves": pictures.other_curves_of(run, figures) if trains else [],
-        "figures": runs_read.report_figures(run),
-        "report_pictures": pictures.pictures_of(run.report, run.stage),
+        "figures": report_rows(run.report),
+        "report_pictures": _pictures_of(run),
         "samples": runs_read.samples_of(run),
         "log": [log_line(event) for event in runs_read.log_of(run)],
         "attempts": runs_read.attempts_of(run),
         "inputs": runs_read.inputs_of(run),
-        "rows_read": sorted(run.data.items()),
+        "rows_read": [
+            (forms_runs.role_words(role, kinds.get(role, "")), numbers)
+            for role, numbers in sorted(run.data.items())
+        ],
+        "makes": _makes(run),
         "config": sorted(run.config.items()),
         "files": kept_files(run.pk),
         "starts": forms_runs.start_links(project, run),
@@ -286,8 +295,15 @@ def _run(project: Project, run_id: int) -> dict[str, Any]:
         ],
         "may_stop": run.state in (Run.State.QUEUED, Run.State.RUNNING),
         "may_resume": run.state in (Run.State.STOPPED, Run.State.FAILED),
+        "resume_is_vain": run.state == Run.State.FAILED and run.error_code in NEEDS_CHANGES,
         "is_live": runs_read.is_living(run),
     }
+
+
+def _makes(run: Run) -> str:
+    """The kind of version that the run leaves; "" for a stage that leaves none."""
+    kind = output_kind(run.stage, run.config)
+    return str(ModelVersion.Kind(kind).label) if kind else ""
 
 
 @login_required
@@ -359,9 +375,9 @@ def version(request: PersonRequest, slug: str, version_id: int) -> HttpResponse:
         "children": registry.children_in(project, found),
         "made_by": made_by,
         "report_pictures": _pictures_of(made_by, runs_read.newest_test_of(found, project)),
-        "metrics": sorted(
-            (name, value) for name, value in found.metrics.items() if not isinstance(value, dict)
-        ),
+        # Where it was made here the run's report tells the intervals, too.
+        "figures": report_rows(made_by.report if made_by else found.metrics),
+        "card": markdown(found.card, breaks=False),
         "may_go_live": registry.is_writer(found),
         "starts": forms_runs.start_links(project, found),
     }
@@ -369,8 +385,13 @@ def version(request: PersonRequest, slug: str, version_id: int) -> HttpResponse:
 
 
 def _pictures_of(*runs: Run | None) -> list[Any]:
-    """What these runs found out about a version: where it was made, where it was tested last."""
-    return [one for run in runs if run for one in pictures.pictures_of(run.report, run.stage)]
+    """The pictures of these runs' reports, their annotators by name."""
+    return [
+        one
+        for run in runs
+        if run
+        for one in pictures.pictures_of(runs_read.report_with_names(run), run.stage)
+    ]
 
 
 def _page(request: PersonRequest, rows: Any, size: int) -> Any:

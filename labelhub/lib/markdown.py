@@ -6,7 +6,7 @@ nothing in them may reach out of the page: pictures are shown as the characters 
 links open apart, tell the other side nothing, and go to http, https or mailto only.
 
 Code and formulas are prepared here as well (highlighting.py, formulas.py): no script in the page
-touches an answer. A single line break stays one, as in the text that is judged.
+touches an answer. A single line break of an answer stays one, as in the text that is judged.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ _HEADING_SHIFT = 3
 
 
 @lru_cache(maxsize=_CACHED)
-def render(text: str) -> SafeString:
-    """Return `text` as HTML that may stand in a page as it is."""
-    made = _plain_page(text) if len(text) > LONGEST else _renderer().render(text, {})
+def render(text: str, *, breaks: bool = True) -> SafeString:
+    """Return `text` as HTML that may stand in a page as it is.
+
+    Without `breaks` a single line break is a blank, as in files whose lines are of one length.
+    """
+    made = _plain_page(text) if len(text) > LONGEST else _renderer(breaks).render(text, {})
     return mark_safe(_cleaner().clean(made))  # noqa: S308 - the allow-list is what makes it safe
 
 
@@ -78,9 +81,9 @@ def _cleaner() -> nh3.Cleaner:
     )
 
 
-@lru_cache(maxsize=1)
-def _renderer() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "breaks": True})
+@lru_cache(maxsize=2)
+def _renderer(breaks: bool) -> MarkdownIt:
+    made = MarkdownIt("commonmark", {"html": False, "breaks": breaks})
     made.enable(["table", "strikethrough"])
     made.core.ruler.push("lower_headings", _lower_headings)
     made.use(formulas.formulas_plugin)

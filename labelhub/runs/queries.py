@@ -185,10 +185,19 @@ def series_from(rows: Iterable[tuple[int | None, Any]]) -> Series:
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
-def report_figures(run: Run) -> list[tuple[str, float]]:
-    """The plain numbers of the run's report, by name."""
-    values = ((name, _finite(value)) for name, value in sorted(run.report.items()))
-    return [(name, value) for name, value in values if value is not None]
+def report_with_names(run: Run) -> dict[str, Any]:
+    """The run's report; annotators, whom the trainer knows by number, by their names.
+
+    Somebody who is gone keeps the number.
+    """
+    report: dict[str, Any] = run.report
+    parts = report.get("by_annotator")
+    if not isinstance(parts, dict):
+        return report
+    numbers = [key for key in parts if key.isascii() and key.isdigit()]
+    known = User.objects.filter(pk__in=numbers).values_list("pk", "username")
+    names = {str(pk): name for pk, name in known}
+    return report | {"by_annotator": {names.get(key, key): part for key, part in parts.items()}}
 
 
 def newest_test_of(version: ModelVersion, project: Project) -> Run | None:

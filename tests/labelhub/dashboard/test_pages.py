@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from labelhub.accounts.models import User
-from labelhub.dashboard.log import ALERTS
+from labelhub.dashboard.log import ALERTS, REMEDIES
 from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
 from labelhub.runs.models import Run
@@ -322,3 +323,48 @@ def test_the_number_of_queries_does_not_grow_with_what_is_listed(
         clients["ada"].get(reverse("dashboard:round", args=["everyday", 1]))
     with django_assert_max_num_queries(45):  # type: ignore[operator]
         clients["ada"].get(reverse("dashboard:project", args=["everyday"]))
+
+
+# --- a run that failed
+
+
+@pytest.mark.parametrize("code", Run.Failure.values)
+def test_every_failure_says_what_to_do_in_both_languages(code: str) -> None:
+    said = []
+    for language in ("en", "zh-hans"):
+        with translation.override(language):
+            said.append(str(REMEDIES[code]))
+    assert said[0].isascii()
+    assert not said[1].isascii()
+
+
+@pytest.mark.parametrize(("code", "main"), [("diverged", "Do it again"), ("disk", "Resume")])
+def test_a_failed_run_offers_first_what_can_help(
+    turn: Round, clients: Clients, code: str, main: str
+) -> None:
+    run = world.make_run(turn, "ppo", Run.State.FAILED, error="It broke.", error_code=code)
+    page = clients["ada"].get(reverse("dashboard:run", args=["everyday", run.pk])).content.decode()
+    assert str(REMEDIES[code]) in page
+    (button,) = re.findall(r'class="btn main"[^>]*>([^<]*)', page)
+    assert button.startswith(main)
+    assert page.count("Do it again with changes") == 1
+
+
+# --- a model version
+
+
+def test_a_version_shows_its_figures_and_its_card_as_text_and_not_as_markup(
+    turn: Round, clients: Clients
+) -> None:
+    version = factories.make_version(
+        "everyday/reward-v7", kind="reward", project=turn.project, number=7,
+        metrics={"pair_accuracy": 0.66, "ece_calibrated": None, "stage": "reward"},
+        card="# Reward model\n\n- **right** on\nheld-out pairs <script>alert(1)</script>\n",
+    )  # fmt: skip
+    page = clients["ada"].get(reverse("dashboard:version", args=["everyday", version.pk]))
+    text = page.content.decode()
+    assert [(row.key, row.figure) for row in page.context["figures"]] == [
+        ("pair_accuracy", "66\u202f%")
+    ]
+    assert "<strong>right</strong> on\nheld-out pairs &lt;script&gt;" in text
+    assert "maybe" not in text

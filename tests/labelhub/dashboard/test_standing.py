@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from labelhub.accounts.models import User
-from labelhub.dashboard.standing import gates_of, standing_of
+from labelhub.dashboard.standing import gates_of, how_far, standing_of
 from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
 from labelhub.runs.models import Run
+from labelhub.runs.queries import progress_of
 from tests import factories
 from tests.labelhub.dashboard import world
 
@@ -240,3 +243,27 @@ def test_a_gate_shows_what_speaks_against_a_promotion(
 
 def test_an_alarm_closes_its_gate(project: Project) -> None:
     assert gate_states(world.decided(project), alerts=2)[3] == "bad"
+
+
+# --- how far a run is
+
+
+@pytest.mark.parametrize(
+    ("stage", "state", "fields", "words"),
+    [
+        ("ppo", "queued", {}, ["waits for a free worker"]),
+        ("ppo", "running", {}, ["the trainer starts"]),
+        ("ppo", "running", {"step": 1200, "total": 4000, "eta_seconds": 372},
+         ["step 1\u202f200 of 4\u202f000", "about 6 min left"]),
+        ("ppo", "stopping", {"step": 3, "total": 9, "eta_seconds": 372}, ["step 3 of 9"]),
+        ("generate", "running", {"step": 3, "total": 9}, ["3 of 9 prompts answered"]),
+        ("ppo", "failed", {}, ["took 40 s"]),
+    ],
+)  # fmt: skip
+def test_how_far_a_run_is_in_words(
+    project: Project, stage: str, state: str, fields: dict[str, int], words: list[str]
+) -> None:
+    run = world.make_run(world.make_round(project), stage, state, **fields)
+    if run.ended:
+        run.started = run.ended - timedelta(seconds=40)
+    assert how_far(run, progress_of(run)) == words

@@ -37,6 +37,10 @@ def test_a_line_break_stays_one() -> None:
     assert render("one\ntwo") == "<p>one<br>\ntwo</p>\n"
 
 
+def test_a_line_break_of_a_file_with_lines_of_one_length_is_a_blank() -> None:
+    assert render("one\ntwo", breaks=False) == "<p>one\ntwo</p>\n"
+
+
 def test_a_list_that_begins_at_three_says_so() -> None:
     assert '<ol start="3">' in render("3. three")
 
