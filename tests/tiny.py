@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -99,6 +103,30 @@ def make_tiny_reward(folder: Path, likes: str = "good") -> Path:
     model.save_pretrained(str(path))
     tiny_tokenizer().save_pretrained(str(path))
     (path / "normalisation.json").write_text('{"mean": 0.0, "std": 1.0}')
+    return path
+
+
+def make_tiny_encoder(path: Path, *, scores: bool = False) -> Path:
+    """A random BERT whose tokenizer knows a separator and no end of text; as a base, or with one
+    score as its output.
+    """
+    torch.manual_seed(0)
+    inner = tiny_tokenizer().backend_tokenizer
+    start, end = inner.token_to_id("<user>"), inner.token_to_id("<end>")
+    inner.post_processor = TemplateProcessing(
+        single="<user> $A <end>", special_tokens=[("<user>", start), ("<end>", end)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", cls_token="<user>", sep_token="<end>"
+    )
+    config = BertConfig(
+        vocab_size=tiny_config().vocab_size, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=48, max_position_embeddings=96, pad_token_id=0,
+        initializer_range=0.3, num_labels=1,
+    )  # fmt: skip
+    kind = BertForSequenceClassification if scores else BertForMaskedLM
+    kind(config).save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
     return path
 
 

@@ -480,8 +480,9 @@ class PPOConfig(CheckpointedConfig):
     )
     critic: str = knob(
         "head",
-        "head: linear, on the frozen reward model's states; policy: linear, on the policy's "
-        "states; adapter: the reward model with a low-rank adapter and head of its own",
+        "head: linear, on the frozen reward model's states, or on the policy's where that one is "
+        "an encoder or has words of its own; policy: linear, on the policy's states; adapter: the "
+        "reward model with a low-rank adapter and head of its own",
         choices=("head", "policy", "adapter"),
     )
     critic_lr: float = knob(1e-3, "learning rate of the critic", low=0)

@@ -3,7 +3,7 @@
 Choices
 - `head`: a linear layer on the frozen reward model's states, which one pass gives with the scores.
 - `policy`: a linear layer on the policy's states as they were when it wrote the answers. Its loss
-  does not move the policy.
+  does not move the policy. It also stands in for `head` where the reward model reads texts.
 - `adapter`: the reward model with a low-rank adapter and a head of its own, a whole network that
   learns, though the memory of one base serves both: scores are read with the adapter off.
 - On the reward model it begins as the reward model's own head after normalisation, on the policy as
@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 
 from trainer import distributed, modeling, rewards
 from trainer.config import PPOConfig
-from trainer.episodes import Actors, MicroBatch, Rollout, Scorer
+from trainer.episodes import Actors, MicroBatch, Rollout
+from trainer.judging import Scorer
 
 
 @dataclass
@@ -60,15 +61,15 @@ class Critic:
 
 def new_critic(actors: Actors, config: PPOConfig, seed: int) -> Critic:
     """The critic that the settings ask for, in its first state."""
-    if config.critic == "policy":
+    if actors.critic == "policy":
         head = nn.Linear(int(actors.policy.config.hidden_size), 1, device=actors.policy.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         return Critic(head)
-    head = head_of(actors.reward)
-    if config.critic == "head":
+    head = head_of(actors.scorer)
+    if actors.critic == "head":
         return Critic(head)
-    return Critic(head, actors.reward.model, adapt(actors.reward, config, seed))
+    return Critic(head, actors.scorer.model, adapt(actors.scorer, config, seed))
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ Choices
   1.
 - Answers to one prompt share its row; layers below the adapter run once for policy, reference and
   every pass of the update, and for the reward model too when it has the same ones.
-- One pass of the reward model gives the scores and the states that a linear critic reads.
+- A reward model that can reads the very tokens, so that one pass gives the scores and the states
+  that a linear critic reads; any other is asked about the texts (judging.py).
 - The reference is the policy without its adapter; where every weight learns it is a frozen copy,
   which computes with the very kernels of what learns.
 Non-goal: learning, which is the stage's part.
@@ -18,46 +19,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import distributed, modeling, ranks, rewards, scoring
+from trainer import distributed, modeling, ranks, rewards
 from trainer.config import PPOConfig
+from trainer.data import Messages
 from trainer.engines import Engine
+from trainer.judging import Reader, Scorer, Verdict, judge_texts, judge_tokens, keep_states
 from trainer.rollout import answer_seed
+from trainer.trials import text_of
 from trainer.types import Batch, Sampled, Stopwatch
-
-
-@dataclass
-class Scorer:
-    """A reward model as it is asked here."""
-
-    model: PreTrainedModel
-    scale: scoring.Normalisation
-    members: nn.Linear | None = None  # the heads of an ensemble
-    adapters: Sequence[scoring.Member] = ()  # or its further members, beside the model itself
-    shares: bool = False  # whether it has the policy's lower layers
-    depth: int = 0  # lower layers of its own that run once a step, for a critic with an adapter
-
-    @property
-    def size(self) -> int:
-        """Members of the ensemble; 0 for a model that is none."""
-        if self.members is not None:
-            return int(self.members.out_features)
-        return len(self.adapters) + 1 if self.adapters else 0
-
-    @property
-    def head(self) -> nn.Linear:
-        return cast(nn.Linear, self.model.score)
-
-    def reads(self, batch: Batch) -> Batch:
-        """The policy's batch as this model wants to see it."""
-        if self.shares:
-            return batch
-        return modeling.with_lower(self.model, batch._replace(lower=None), self.depth)
 
 
 @dataclass
@@ -65,17 +40,25 @@ class Actors:
     """Everything that stays in memory for the whole run."""
 
     policy: PreTrainedModel
-    reward: Scorer
+    reward: Scorer | Reader
     tokenizer: PreTrainedTokenizerBase
     packs: bool  # whether answers may share their prompt's row
     depth: int  # lower layers that policy and reference have in common: they run once a step
     writer: Engine  # what the policy's answers are written with
+    critic: str  # its kind: config.critic, or the one that goes with this reward model
     frozen: PreTrainedModel | None = None  # the reference, where the policy has no adapter
-    second: Scorer | None = None  # a reward model that nothing is trained against
+    second: Scorer | Reader | None = None  # a reward model that nothing is trained against
 
     @property
     def pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The reward model, where a critic stands on it."""
+        if not isinstance(self.reward, Scorer):
+            raise TypeError("a reward model that reads texts has no critic on it")
+        return self.reward
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
@@ -87,19 +70,19 @@ class Actors:
             yield self.policy
 
 
+class Question(NamedTuple):
+    """A prompt as people read it and as the policy does."""
+
+    messages: Messages
+    ids: list[int]
+
+
 class MicroBatch(NamedTuple):
     """Answers that go through the policy together, always in this company within a step."""
 
     episodes: Tensor  # (n,) their numbers in the step
     batch: Batch
-    judged: Batch  # the same for the reward model
-
-
-class Verdict(NamedTuple):
-    """What a reward model says. E answers, M members."""
-
-    score: Tensor  # (E,) normalised
-    members: Tensor | None  # (E, M) normalised; None without an ensemble
+    judged: Batch  # the same for a reward model that reads tokens
 
 
 class Rollout(NamedTuple):
@@ -126,7 +109,7 @@ class Rollout(NamedTuple):
 def roll_out(
     actors: Actors,
     config: PPOConfig,
-    ids: Sequence[list[int]],
+    questions: Sequence[Question],
     draw: tuple[int, int],
     watch: Stopwatch,
     pause: Callable[[], None],
@@ -137,7 +120,7 @@ def roll_out(
     called after every micro-step and may raise.
     """
     seed, step = draw
-    chosen = choose_prompts(len(ids), config, seed, step)
+    chosen = choose_prompts(len(questions), config, seed, step)
 
     # 1. answers, with those to the fixed prompts behind them
     watch.start("generate")
@@ -146,19 +129,19 @@ def roll_out(
         [answer_seed(seed, "episode", step, slot, n) for n in range(many)]
         for slot in range(len(chosen))
     ]
-    fixed = list(range(min(config.samples, len(ids))))
+    fixed = list(range(min(config.samples, len(questions))))
     seeds += [[answer_seed(seed, "sample", index)] for index in fixed]
-    tokens = [ids[index] for index in chosen + fixed]
-    slots = distributed.own(range(len(tokens)))
+    asked = [questions[index] for index in chosen + fixed]
+    slots = distributed.own(range(len(asked)))
     actors.writer.sync()
     written = actors.writer.write(
-        [tokens[slot] for slot in slots], [seeds[slot] for slot in slots], lambda done: pause()
+        [asked[slot].ids for slot in slots], [seeds[slot] for slot in slots], lambda done: pause()
     )
     answers = everybodys(written, slots)
     # 2. micro-batches, with what the lower layers make of them
     watch.start("lower")
     count = len(chosen) * many
-    pack = Packer(actors, tokens, answers, config, pause)
+    pack = Packer(actors, [one.ids for one in asked], answers, config, pause)
     minibatches = make_minibatches(pack, count, config, seed, step)
     samples = range(count, len(answers)) if ranks.is_main() else ()
     shown = pack.micro_batches(pack.rows(samples, together=False))
@@ -167,18 +150,19 @@ def roll_out(
     watch.start("score")
     parts = [micro for minibatch in minibatches for micro in minibatch]
     mask = length_mask(answers[:count], actors.policy.device)
-    features = room_for_states(actors, config.critic, mask)
+    features = room_for_states(actors, mask)
     verdict = judge(
+        actors,
         actors.reward,
         [*parts, *shown],
-        len(answers),
+        asked,
+        answers,
         pause,
-        features if config.critic == "head" else None,
+        features if actors.critic == "head" else None,
     )
     second = None
     if actors.second is not None:
-        asked = [micro._replace(judged=actors.second.reads(micro.batch)) for micro in parts]
-        second = judge(actors.second, asked, count, pause).score
+        second = judge(actors, actors.second, parts, asked, answers[:count], pause).score
 
     # 4. log-probabilities under the reference and under the policy that wrote the answers
     old, reference, entropy = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
@@ -195,7 +179,7 @@ def roll_out(
                 actors.policy, batch, config.temperature, with_entropy=True, states=own
             )
             old[place, :width], entropy[place, :width] = logprob, spread
-            if config.critic == "policy":
+            if actors.critic == "policy":
                 keep_states(features, place, batch, own)
         pause()
     distributed.total(old, reference, entropy, features)
@@ -225,20 +209,36 @@ def everybodys(written: Sequence[Sampled], slots: Sequence[int]) -> list[Sampled
     return [one for some in distributed.gather(sets) for one in some]
 
 
-def room_for_states(actors: Actors, critic: str, mask: Tensor) -> Tensor:
+def room_for_states(actors: Actors, mask: Tensor) -> Tensor:
     """(E, w, d) zeros for the states that a linear critic reads; d is 0 where there is none."""
     like = actors.policy.get_input_embeddings().weight
-    size = int(actors.policy.config.hidden_size) if critic == "policy" else 0
-    if critic == "head":
-        like, size = actors.reward.head.weight, actors.reward.head.in_features
+    size = int(actors.policy.config.hidden_size) if actors.critic == "policy" else 0
+    if actors.critic == "head":
+        head = actors.scorer.head
+        like, size = head.weight, head.in_features
     return torch.zeros((*mask.shape, size), dtype=like.dtype, device=mask.device)
 
 
-def keep_states(features: Tensor, place: Tensor, batch: Batch, states: Tensor) -> None:
-    """Write a micro-batch's states (N, d), in the order of its mask, to their episodes."""
-    block = features.new_zeros((*batch.mask.shape, features.shape[-1]))
-    block[batch.mask] = states
-    features[place, : batch.mask.shape[1]] = block
+def judge(
+    actors: Actors,
+    model: Scorer | Reader,
+    parts: Sequence[MicroBatch],
+    asked: Sequence[Question],
+    answers: Sequence[Sampled],
+    pause: Callable[[], None],
+    features: Tensor | None = None,
+) -> Verdict:
+    """What a reward model says to all answers, those in `parts` being this process's own."""
+    if isinstance(model, Reader):
+        own = [number for micro in parts for number in micro.episodes.tolist()]
+        texts = [
+            (n, asked[answers[n].prompt].messages, text_of(actors.tokenizer, answers[n].ids))
+            for n in sorted(own)
+        ]
+        return judge_texts(model, texts, len(answers), pause)
+    first = model is actors.reward  # its batches are there, as its critic may learn from them
+    read = ((m.episodes, m.judged if first else model.reads(m.batch)) for m in parts)
+    return judge_tokens(model, list(read), len(answers), pause, features)
 
 
 def choose_prompts(count: int, config: PPOConfig, seed: int, step: int) -> list[int]:
@@ -263,45 +263,6 @@ def sampler_gap(answers: Sequence[Sampled], old: Tensor, mask: Tensor) -> float:
     for row, answer in enumerate(answers):
         own[row, : len(answer.ids)] = torch.tensor(answer.logprobs)
     return float(rewards.masked_mean((old.cpu() - own).abs(), mask.cpu()))
-
-
-@torch.no_grad()
-def judge(
-    scorer: Scorer,
-    parts: Sequence[MicroBatch],
-    count: int,
-    pause: Callable[[], None],
-    features: Tensor | None = None,
-) -> Verdict:
-    """Normalised scores of `count` answers; the states before each of their tokens go to
-    `features`, whose episodes are the first ones.
-    """
-    device, scale = scorer.head.weight.device, scorer.scale
-    score = torch.zeros(count, device=device)
-    members = torch.zeros((count, scorer.size), device=device) if scorer.size else None
-    for place, _, batch in parts:
-        with modeling.reference(scorer.model):  # a critic's adapter has no say here
-            states = modeling.hidden_states(scorer.model, batch)
-        flat = states.reshape(-1, states.shape[-1])
-        ends = flat[batch.last]
-        score[place] = scale.apply(scorer.head(ends)[:, 0].float())
-        if members is not None and scorer.members is not None:
-            members[place] = scale.apply(scoring.head_scores(scorer.members, ends.float()))
-        if features is not None and int(place.max()) < len(features):
-            keep_states(features, place, batch, modeling.pick(states, batch))
-        pause()
-    if members is not None and scorer.adapters:
-        members[:, 0] = score
-    for number, member in enumerate(scorer.adapters, 1):
-        with scoring.speaking(scorer.model, member), modeling.reference(scorer.model):
-            for place, _, batch in parts:
-                # What lower layers gave is the first member's.
-                ends = scoring.last_states(scorer.model, batch._replace(lower=None))
-                raw = scorer.head(ends.to(scorer.head.weight.dtype))[:, 0].float()
-                cast(Tensor, members)[place, number] = scale.apply(raw)
-                pause()
-    distributed.total(score, *([] if members is None else [members]))
-    return Verdict(score, members)
 
 
 class Row(NamedTuple):
@@ -352,7 +313,8 @@ class Packer:
             pairs = [(row.prompt, row.answers) for row in part]
             batch = modeling.collate(pairs, self.actors.pad, device, own)
             batch = modeling.with_lower(self.actors.policy, batch, self.actors.depth)
-            judged = self.actors.reward.reads(batch)
+            reward = self.actors.reward
+            judged = reward.reads(batch) if isinstance(reward, Scorer) else batch
             found.append(MicroBatch(torch.tensor(episodes, device=device), batch, judged))
             self.pause()
         return found

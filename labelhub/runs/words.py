@@ -97,7 +97,7 @@ WORDS: Final = (
     _("tokens that go through the policy at once"),
     _("learning rate of the policy; full training wants about a hundredth"),
     _("how the learning rates of policy and critic go on; linear: down in a line, to nothing behind the last step"),
-    _("head: linear, on the frozen reward model's states; policy: linear, on the policy's states; adapter: the reward model with a low-rank adapter and head of its own"),
+    _("head: linear, on the frozen reward model's states, or on the policy's where that one is an encoder or has words of its own; policy: linear, on the policy's states; adapter: the reward model with a low-rank adapter and head of its own"),
     _("learning rate of the critic"),
     _("first steps in which only the critic learns"),
     _("train a low-rank adapter; false trains every weight, the reference being a copy"),

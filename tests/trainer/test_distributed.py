@@ -19,7 +19,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from tests.tiny import make_tiny, make_tiny_reward, write_prompts
+from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward, write_prompts
 from tests.trainer.judging import events_of, make_run, ranking_lines, run_here, write_lines
 from trainer import distributed, ranks
 from trainer.__main__ import main
@@ -79,7 +79,7 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
         # three prompts a step on two processes, then one process with no answer of a minibatch
         "ppo": (
             "ppo",
-            judged,
+            judged | {"second": make_tiny_encoder(folder / "encoder", scores=True)},
             {"steps": 2, "episodes_per_step": 6, "answers_per_prompt": 2, "minibatches": 2}
             | {"max_new_tokens": 4, "dtype": "float32", "samples": 2, "batch_size": 6},
         ),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.tiny import make_tiny, make_tiny_reward, tiny_config, tiny_tokenizer
+from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward
 from tests.trainer.judging import (
     StopAt,
     events_of,
@@ -108,16 +108,7 @@ def test_it_learns_a_planted_preference(learned: Path) -> None:
 
 
 def test_it_refuses_a_model_that_has_no_single_linear_head(tmp_path: Path) -> None:
-    from transformers import BertConfig, BertForMaskedLM
-
-    torch.manual_seed(0)
-    path = tmp_path / "encoder"
-    config = BertConfig(
-        vocab_size=tiny_config().vocab_size, hidden_size=16, num_hidden_layers=1,
-        num_attention_heads=2, intermediate_size=16, pad_token_id=0,
-    )  # fmt: skip
-    BertForMaskedLM(config).save_pretrained(str(path))
-    tiny_tokenizer().save_pretrained(str(path))
+    path = make_tiny_encoder(tmp_path / "encoder")
     with pytest.raises(RunError, match=r"config\.ensemble_kind to lora"):
         train(tmp_path / "run", path, ranking_lines(8), ensemble=2)
 

@@ -21,10 +21,10 @@ from tests.tiny import (
     write_prompts,
 )
 from tests.trainer.test_ppo import events_of, hashes, make_run, run_here
-from trainer import checkpoints, critics, episodes, modeling, ptx, scoring
+from trainer import checkpoints, critics, modeling, ptx, scoring
 from trainer.config import PPOConfig, SpecError
-from trainer.episodes import Scorer
 from trainer.events import RunError, Stopped
+from trainer.judging import Scorer, judge_tokens
 from trainer.modeling import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -329,8 +329,7 @@ def test_members_that_are_adapters_score_as_the_stage_score_has_it(
     member = scoring.Member(low, {"score.weight": torch.randn(1, 32, generator=dice)})
     scorer = Scorer(model, scoring.Normalisation(0.5, 2.0), adapters=[member])
     batch = modeling.collate([([3, 20, 4], [[30, 31, 1]]), ([3, 4], [[33, 1]])], 0)
-    micro = episodes.MicroBatch(torch.tensor([1, 0]), batch, batch)
-    found = episodes.judge(scorer, [micro], 2, lambda: None)
+    found = judge_tokens(scorer, [(torch.tensor([1, 0]), batch)], 2, lambda: None)
     alone = scoring.batch_scores(model, batch, 0)
     with scoring.speaking(model, member):
         other = scoring.batch_scores(model, batch, 0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.tiny import make_tiny, tiny_config, tiny_tokenizer
+from tests.tiny import make_tiny, make_tiny_encoder, tiny_tokenizer
 from tests.trainer.judging import (
     StopAt,
     events_of,
@@ -483,28 +483,8 @@ def test_the_report_says_how_well_it_is_calibrated(learned: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT whose tokenizer knows a separator and no end of text."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("encoder")
-    inner = tiny_tokenizer().backend_tokenizer
-    start, end = inner.token_to_id("<user>"), inner.token_to_id("<end>")
-    inner.post_processor = TemplateProcessing(
-        single="<user> $A <end>", special_tokens=[("<user>", start), ("<end>", end)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", cls_token="<user>", sep_token="<end>"
-    )
-    assert tokenizer.eos_token is None
-    config = BertConfig(
-        vocab_size=tiny_config().vocab_size, hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=48, max_position_embeddings=96, pad_token_id=0,
-        initializer_range=0.3,
-    )  # fmt: skip
-    BertForMaskedLM(config).save_pretrained(str(path))
-    tokenizer.save_pretrained(str(path))
+    path = make_tiny_encoder(tmp_path_factory.mktemp("encoder"))
+    assert AutoTokenizer.from_pretrained(str(path)).eos_token is None
     return path
 
 

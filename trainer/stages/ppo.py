@@ -4,7 +4,8 @@ Choices
 - One base in memory: the policy is a low-rank adapter on it, the reference is the base without it.
   Where every weight learns (`lora` false) they are float32, and the reference is a frozen copy.
 - Three kinds of critic (critics.py). The cheapest reads the frozen reward model's states, so one
-  pass of the reward model gives scores and everything the critic will ever need.
+  pass of the reward model gives scores and everything the critic will ever need. On a reward model
+  that can only be asked about texts (judging.py) it reads the policy's states instead.
 - Old and reference log-probabilities come from the forward pass that is trained, in the very
   micro-batches that are trained: at step 0 the KL is exactly 0 and at the first update the ratio is
   exactly 1.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +38,13 @@ from trainer.config import PPOConfig
 from trainer.critics import Critic, calibrate, new_critic
 from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
 from trainer.engines import open_engine
-from trainer.episodes import Actors, MicroBatch, Rollout, Scorer, roll_out
+from trainer.episodes import Actors, MicroBatch, Question, Rollout, roll_out
 from trainer.events import RunError, Stopped, no_number
+from trainer.judging import Reader, Scorer, reads_tokens
 from trainer.policy_reports import kl_curves
 from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
+from trainer.trials import text_of
 from trainer.types import RunContext, Sampling, Stopwatch
 
 #: parts of a step that are timed
@@ -99,8 +103,8 @@ class Material:
     """What a run reads besides models."""
 
     prompts: list[Prompt]
-    ids: list[list[int]]  # the prompts as tokens
-    heldout: list[list[int]]  # prompts that are only looked at; may be none
+    questions: list[Question]  # the prompts with their tokens
+    heldout: list[Question]  # prompts that are only looked at; may be none
     ptx: Ptx | None
 
 
@@ -131,7 +135,12 @@ def run(context: RunContext) -> dict[str, Any]:
         shows = step % config.sample_every == 0
         asked = config if shows else dataclasses.replace(config, samples=0)
         rollout = roll_out(
-            writers, asked, material.ids, (context.spec.seed, step), watch, boundary.leave_if_asked
+            writers,
+            asked,
+            material.questions,
+            (context.spec.seed, step),
+            watch,
+            boundary.leave_if_asked,
         )
         measured = measure(rollout, learner, config)
         if step % config.watch_every == 0:
@@ -169,7 +178,7 @@ def run(context: RunContext) -> dict[str, Any]:
         rollout = roll_out(
             writers,
             config,
-            material.ids,
+            material.questions,
             (context.spec.seed, 0),
             Stopwatch(),
             boundary.leave_if_asked,
@@ -187,7 +196,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
     # 4. publish the merged policy
     actors.writer.close()
-    report = make_report(config, learner, final, stopped_early)
+    report = make_report(config, actors.critic, learner, final, stopped_early)
     publish(context, actors, report)
     context.progress(1.0)
     return report
@@ -215,13 +224,15 @@ def load_actors(
     second = None
     if "second" in context.spec.inputs:
         second = load_scorer(context, context.input("second"), tokenizer, place)
-    models = [policy, reward.model, *([second.model] if second else [])]
+    scorers = [one for one in (reward, second) if isinstance(one, Scorer)]
+    models = [policy, *(scorer.model for scorer in scorers)]
 
     # one more than the longest answer: the reward model reads an end behind a cut one
     new = config.max_new_tokens + 1
     window = min(map(modeling.longest_context, models))
     material = read_material(context, tokenizer, new, window)
-    probe, pad = max(material.ids + material.heldout, key=len), int(tokenizer.pad_token_id)
+    probe = max((one.ids for one in material.questions + material.heldout), key=len)
+    pad = int(tokenizer.pad_token_id)
 
     frozen, depth = None, 0
     if config.lora:
@@ -238,10 +249,10 @@ def load_actors(
     packs = config.answers_per_prompt > 1 and all(
         modeling.shares_prompts(model, probe, pad, len(probe) + new) for model in models
     )
-    for scorer in (reward, second):
-        if scorer is not None:
-            scorer.shares = modeling.share_lower(policy, scorer.model, depth, pad)
-    if config.critic == "adapter" and not reward.shares:
+    for scorer in scorers:
+        scorer.shares = modeling.share_lower(policy, scorer.model, depth, pad)
+    critic = critic_kind(config, reward, reward_path)
+    if critic == "adapter" and isinstance(reward, Scorer) and not reward.shares:
         below = modeling.adapted_depth(reward.model, config.lora_layers)
         reward.depth = below if modeling.splits(reward.model, probe, pad, below) else 0
     if material.ptx is not None:
@@ -260,6 +271,7 @@ def load_actors(
             batch_size=config.batch_size,
             share=config.engine_memory,
         ),
+        critic=critic,
         frozen=frozen,
         second=second,
     )
@@ -268,28 +280,33 @@ def load_actors(
 
 def load_scorer(
     context: RunContext, path: Path, tokenizer: Any, place: modeling.Placement
-) -> Scorer:
-    """Open a reward model that PPO can read token by token."""
+) -> Scorer | Reader:
+    """Open a reward model as one that reads the policy's tokens or, if it cannot, its texts."""
     config = cast(PPOConfig, context.spec.config)
-    if tokenizer.get_vocab() != modeling.load_tokenizer(path).get_vocab():
-        raise RunError(
-            f"The policy {context.input('policy')} and the reward model {path} have different "
-            "tokenizers; train the reward model on a base with the policy's tokenizer."
-        )
     dtype = modeling.choose_dtype(config.dtype, place.device, path)
-    model = modeling.load_reward(path, modeling.Placement(place.device, dtype))
-    head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear):
-        raise RunError(
-            f"The reward model {path} ({type(model).__name__}) reads both ways; PPO needs "
-            "one with a decoder base, whose states its critic can read token by token."
+    whole_window = sys.maxsize  # a Reader cuts what is longer than its model allows
+    judge = scoring.load_judge(path, modeling.Placement(place.device, dtype), whole_window)
+    if not (path / scoring.NORMALISATION).is_file():
+        context.emit(
+            "alert",
+            code="no_normalisation",
+            message=f"{path} has no {scoring.NORMALISATION}; its scores are used as they are.",
         )
-    return Scorer(
-        model,
-        scale_of(context, path),
-        scoring.read_members(path, head),
-        scoring.read_adapters(path, model),
-    )
+    if reads_tokens(judge, tokenizer):
+        return Scorer(judge.model, judge.normalisation, judge.members, judge.adapters)
+    return Reader(judge, config.token_budget)
+
+
+def critic_kind(config: PPOConfig, reward: Scorer | Reader, path: Path) -> str:
+    """The critic that goes with a reward model; refuses one that cannot stand on it."""
+    if isinstance(reward, Scorer) or config.critic == "policy":
+        return config.critic
+    if config.critic == "adapter":
+        raise RunError(
+            f"The reward model {path} reads texts (it is an encoder, or its tokenizer is not the "
+            "policy's), so config.critic cannot be adapter; set it to policy."
+        )
+    return "policy"
 
 
 def read_material(context: RunContext, tokenizer: Any, new: int, window: int) -> Material:
@@ -307,12 +324,12 @@ def read_material(context: RunContext, tokenizer: Any, new: int, window: int) ->
             f"{len(shared)} of the held-out prompts are trained on as well; take them out of the "
             "input prompts or of the input heldout."
         )
-    ids, heldout = (
-        [modeling.chat_ids(tokenizer, prompt.messages) for prompt in some]
+    questions, heldout = (
+        [Question(one.messages, modeling.chat_ids(tokenizer, one.messages)) for one in some]
         for some in (prompts, looked_at)
     )
     names = [prompt.id for prompt in [*prompts, *looked_at]]
-    modeling.check_room(names, ids + heldout, new, window)
+    modeling.check_room(names, [one.ids for one in questions + heldout], new, window)
     ptx = None
     if config.ptx_coef:
         ptx = Ptx(
@@ -324,19 +341,7 @@ def read_material(context: RunContext, tokenizer: Any, new: int, window: int) ->
             batch_size=config.ptx_batch,
             seed=context.spec.seed,
         )
-    return Material(prompts, ids, heldout, ptx)
-
-
-def scale_of(context: RunContext, reward_path: Path) -> scoring.Normalisation:
-    """Mean and standard deviation of the reward model's scores on reference answers."""
-    if not (reward_path / scoring.NORMALISATION).is_file():
-        context.emit(
-            "alert",
-            code="no_normalisation",
-            message=f"{reward_path} has no {scoring.NORMALISATION}; "
-            "its scores are used as they are.",
-        )
-    return scoring.read_normalisation(reward_path)
+    return Material(prompts, questions, heldout, ptx)
 
 
 def new_learner(actors: Actors, config: PPOConfig, seed: int) -> Learner:
@@ -712,7 +717,7 @@ def tell_samples(
         {
             "prompt_id": prompt.id,
             "prompt": list(prompt.messages),
-            "text": actors.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+            "text": text_of(actors.tokenizer, answer.ids),
             "score": float(score),
         }
         for prompt, answer, score in zip(
@@ -731,7 +736,11 @@ def go_back(learner: Learner) -> None:
 
 
 def make_report(
-    config: PPOConfig, learner: Learner, final: Mapping[str, float] | None, stopped_early: str
+    config: PPOConfig,
+    critic: str,
+    learner: Learner,
+    final: Mapping[str, float] | None,
+    stopped_early: str,
 ) -> dict[str, Any]:
     """The run in numbers; nothing in it depends on the clock, so equal runs give equal folders."""
     history = learner.history
@@ -744,6 +753,7 @@ def make_report(
         "kl": last["kl"],
         "score_before": before,
         "score_after": last["reward"],
+        "critic": critic,
         "stopped_early": stopped_early or None,
         "alerts": learner.alerts,
         "final": dict(last),
