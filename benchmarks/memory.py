@@ -35,7 +35,20 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "ppo": ("ppo", {"steps": 1}, {"prompts": "prompts", "reward": "reward"}, "policy"),
     "sft": ("sft", {"epochs": 1}, {"pairs": "pairs"}, "base"),
     "sft, full": ("sft", {"epochs": 1, "method": "full"}, {"pairs": "pairs"}, "base"),
+    "sft, full, split in 2": ("sft", {"epochs": 1, "method": "full"}, {"pairs": "pairs"}, "base"),
     "dpo": ("prefer", {"batch_size": 4, "best_worst": True}, {"rankings": "rankings"}, "policy"),
+    "dpo, full": (
+        "prefer",
+        {"batch_size": 4, "best_worst": True, "lora": False, "samples": 0},
+        {"rankings": "rankings"},
+        "policy",
+    ),
+    "dpo, full, split in 2": (
+        "prefer",
+        {"batch_size": 4, "best_worst": True, "lora": False, "samples": 0},
+        {"rankings": "rankings"},
+        "policy",
+    ),
     "bestofn": ("bestofn", {}, {"prompts": "prompts", "reward": "reward"}, "policy"),
     "pretrain": ("pretrain", {"size": "15m", "steps": 2, "vocabulary": 400}, {"text": "text"}, ""),
 }  # fmt: skip

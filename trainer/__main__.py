@@ -168,8 +168,10 @@ def _meet(spec: Spec) -> Callable[[], None]:
         raise RunError(
             f"The stage “{spec.stage}” with these settings holds its whole model in each process, "
             "so it cannot be launched with weights that are split (FSDP); use a DDP configuration. "
-            "Split weights can learn in pretrain, and in reward with config.lora false."
+            "Split weights can learn in pretrain, in sft with config.method full or freeze, and in "
+            "reward, prefer and bestofn with config.lora false."
         )
+    ranks.settle_splitting()
     distributed = load("trainer.distributed")
     distributed.begin(spec.config.device)
     end: Callable[[], None] = distributed.end

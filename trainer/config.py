@@ -338,6 +338,10 @@ class SFTConfig(CheckpointedConfig):
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
 
+    @property
+    def can_split(self) -> bool:
+        return self.method in ("full", "freeze")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_multiple(self, "batch_size", "micro_batch_size")
@@ -632,6 +636,10 @@ class PreferConfig(CheckpointedConfig):
     engine: ClassVar[str] = "hf"
     engine_memory: ClassVar[float] = 0.5
 
+    @property
+    def can_split(self) -> bool:
+        return not self.lora
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_multiple(self, "batch_size", "micro_batch_size")
@@ -701,6 +709,10 @@ class BestOfNConfig(CheckpointedConfig):
     activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
     checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+
+    @property
+    def can_split(self) -> bool:
+        return not self.lora
 
     def __post_init__(self) -> None:
         super().__post_init__()

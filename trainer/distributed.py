@@ -230,14 +230,23 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     return found
 
 
+def split_frozen(model: Any, accelerator: Any) -> None:
+    """Split a model that learns nothing beside one that does (sharding.split_frozen)."""
+    if ranks.splits():
+        _sharding().split_frozen(model, accelerator)
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """The tensor as one process alone would have it, for every process; all ask for it together."""
+    given: Any = tensor
+    return given.detach().full_tensor() if is_split(tensor) else tensor
+
+
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as one process alone would have them; process 0 gets them, the others none."""
     found = {}
     for name, tensor in tensors.items():
-        given: Any = tensor
-        if is_split(tensor):
-            given = given.detach().full_tensor()  # all take part
-            given = given.cpu() if ranks.is_main() else None
+        given = whole_tensor(tensor)  # all take part
         if ranks.is_main():
-            found[name] = given
+            found[name] = given.cpu() if is_split(tensor) else given
     return found

@@ -270,7 +270,24 @@ class Plan:
             return
         own = stays + (net.parameters - stays) / ranks.world()
         self.add(f"{name}, whole, beside its part", (net.parameters + own) * size, after)
-        self.add(f"part of the {name}, gradient, moments", own * (size + LEARNED), "training")
+        self.part(name, net, size, stays=stays, phase="training")
+
+    def part(
+        self,
+        name: str,
+        net: Network,
+        size: int,
+        *,
+        stays: int = 0,
+        share: float = 1.0,
+        phase: str = "",
+    ) -> None:
+        """This process's part of split weights, of which that share learns, with its gradient and
+        moments, and what is gathered while it computes; `stays` weights are never split.
+        """
+        own = stays + (net.parameters - stays) / ranks.world()
+        count = own * (size + share * LEARNED)
+        self.add(f"part of the {name}, gradient, moments", count, phase)
         largest = max(net.parameters / net.layers, net.vocabulary * net.width - stays)
         self.add("two layers at once, with a gradient", 3 * largest * size, "training")
 
@@ -382,16 +399,18 @@ def plan_sft(plan: Plan) -> None:
     config, net = plan.config, plan.network("base")
     plan.process(trl=True)
     size = plan.size if config.method == "lora" else 4
-    plan.weights("base", net, size)
-    layers = net.layers
+    layers = config.train_layers if config.method == "freeze" else net.layers
+    share = min(1.0, layers / net.layers)
+    if ranks.splits():
+        plan.part("base", net, size, share=share)
+        plan.weights("base, whole", net, size, "testing")
+    else:
+        plan.weights("base", net, size)
     if config.method == "lora":
         plan.adapter(net, config.lora_r, net.layers)
         plan.weights("merged model", net, phase="testing")
-    elif config.method == "full":
-        plan.learned(net)
-    elif config.method == "freeze":
-        layers = config.train_layers
-        plan.learned(net, min(1.0, layers / net.layers))
+    elif config.method in ("full", "freeze") and not ranks.splits():
+        plan.learned(net, share)
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
     row = plan.longest("pairs", most=min(config.max_length, net.window))
     _trainer_states(plan, net, micro * (config.max_length if config.packing else row), row, layers)
@@ -402,10 +421,14 @@ def plan_prefer(plan: Plan) -> None:
     config, net = plan.config, plan.network("policy")
     plan.process(trl=True)
     size = plan.size if config.lora else 4
-    plan.weights("policy", net, size)
     if config.lora:
+        plan.weights("policy", net, size)
         plan.adapter(net, config.lora_r, net.layers)
+    elif ranks.splits():
+        plan.part("policy", net, size)
+        plan.add("part of the reference", net.parameters * size / ranks.world())
     else:
+        plan.weights("policy", net, size)
         plan.weights("reference", net, size)
         plan.learned(net)
     plan.weights("merged model and base", net, 2 * size, "testing")
@@ -417,6 +440,8 @@ def plan_prefer(plan: Plan) -> None:
         return
     judge = plan.network("reward")
     plan.weights("reward model", judge)
+    if ranks.splits():
+        plan.weights("policy that writes", net, size)
     prompt = plan.longest("prompts", most=net.window)
     row = prompt + config.max_new_tokens
     _trainer_states(plan, net, micro * row, row, net.layers)
@@ -432,11 +457,15 @@ def plan_bestofn(plan: Plan) -> None:
     prompt = plan.longest("prompts", most=net.window)
     plan.packed(net, "writing")
     plan.writing(net, config.write_batch, prompt, config.max_new_tokens, "writing")
-    plan.weights("policy that learns", net, 0 if config.lora else 4, "training")
-    if config.lora:
-        plan.adapter(net, config.lora_r, net.layers)
+    if ranks.splits():
+        plan.part("policy that learns", net, 4)
+        plan.weights("policy that learns, whole", net, 4, "testing")
     else:
-        plan.learned(net)
+        plan.weights("policy that learns", net, 0 if config.lora else 4, "training")
+        if config.lora:
+            plan.adapter(net, config.lora_r, net.layers)
+        else:
+            plan.learned(net)
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
     row = prompt + config.max_new_tokens
     _trainer_states(plan, net, micro * row, row, net.layers)

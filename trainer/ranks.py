@@ -14,6 +14,16 @@ import threading
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
+#: how weights are split, whatever else a configuration of FSDP says: by version 2, layer for layer,
+#: each process reading the whole model and keeping its part where it computes
+SPLITTING = {
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",  # the trainer has a setting of its own
+}
 
 
 def world() -> int:
@@ -44,6 +54,13 @@ def is_main() -> bool:
 def splits() -> bool:
     """Whether the launcher asks for weights that are split over the processes (FSDP)."""
     return world() > 1 and _asked("ACCELERATE_USE_FSDP")
+
+
+def settle_splitting() -> None:
+    """Let transformers' Trainer split weights as the trainer's own loops do."""
+    if splits():
+        os.environ.pop("FSDP_TRANSFORMER_CLS_TO_WRAP", None)  # the model knows its layers
+        os.environ.update(SPLITTING)
 
 
 def asks_for_zero() -> bool:

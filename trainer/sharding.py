@@ -3,9 +3,11 @@
 Choices
 - torch's own `fully_shard`, a layer at a time: each process holds its part of every weight, of its
   gradient and of its moments. A layer is whole only while it computes.
-- Sums, never means, as everywhere (distributed.py): the gradient's divisor is 1.
-- What a head shares with the network (a tied embedding), and what lies outside of it, stays whole
-  in each process, and its gradient is summed as without splitting.
+- For the trainer's own loops, `split`: sums, never means, as everywhere (distributed.py), so the
+  gradient's divisor is 1; what a head shares with the network (a tied embedding), and what lies
+  outside of it, stays whole in each process, and its gradient is summed as without splitting.
+- transformers' Trainer splits by accelerate (trl_loop.py), which splits embedding and head as well
+  and takes the mean of gradients; a frozen reference beside it is split here in the same way.
 - Only learning is split. The model is loaded whole, and is a plain one again before it is measured
   and written, so that nothing else has to know; each process needs room for its weights alone.
 Non-goals: frozen bases under adapters (small gradients, nothing to gain), weights kept on the CPU.
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -116,6 +119,11 @@ def whole(model: PreTrainedModel) -> Iterator[None]:
         for part in parts:
             part.reshard()
             part.set_reshard_after_forward(True, recurse=False)
+
+
+def split_frozen(model: PreTrainedModel, accelerator: Any) -> None:
+    """Split a model that only reads, as accelerate splits the one that learns, in place."""
+    fsdp2_prepare_model(accelerator, model)
 
 
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Choices
 - Checkpoints are ours (safetensors and JSON with a manifest), so a run is resumed from what was
   checked, nothing is unpickled, and the trained weights alone are kept, not the frozen base.
+- Where weights are split over the processes (FSDP2), accelerate does it; checkpoints hold whole
+  ones, and what is measured and written is a plain model.
 - Figures go into events, and a wish to stop goes into the trainer, through one callback.
 - A loss that is no number ends the run before it is saved.
 TRL itself is imported by its two stages alone.
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
@@ -27,6 +31,7 @@ from trainer import distributed, ranks
 from trainer.checkpoints import CHECKPOINTS, Checkpoint, load_optimizer, optimizer_state, record
 from trainer.events import RunError, Stopped, no_number
 from trainer.manifests import DRAFT
+from trainer.modeling import Placement, load_policy, merged_state
 from trainer.types import RunContext
 
 
@@ -58,6 +63,17 @@ class Kept:
     state: Any
     optimizer: Any
     lr_scheduler: Any
+    accelerator: Any
+    is_fsdp_enabled: bool
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        state = self.accelerator.state
+        if ranks.splits() and state.distributed_type != DistributedType.FSDP:
+            # accelerate passes the wish over where there are no GPUs, though all of it works there.
+            PartialState().distributed_type = state.distributed_type = DistributedType.FSDP
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
@@ -93,7 +109,8 @@ class Kept:
             return
         with torch.no_grad():
             for name, parameter in self.learned.items():
-                parameter.copy_(checkpoint.tensors[f"learned.{name}"])
+                whole = checkpoint.tensors[f"learned.{name}"]
+                parameter.copy_(distributed.part_of(whole, parameter))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         kept = self.journey.checkpoint
@@ -201,7 +218,24 @@ def settings(context: RunContext, device: torch.device) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": device.type == "cuda",
+        # Else gradients that are not split would wait for the last micro batch of a step.
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": ranks.splits()}},
     }
+
+
+def plain_model(path: Path, placement: Placement, trained: Any) -> Any:
+    """The model of that folder with what was learned: adapters merged, split weights joined."""
+    plain: Any = load_policy(path, placement)
+    take_over(plain, trained)
+    return plain
+
+
+@torch.no_grad()
+def take_over(plain: nn.Module, trained: Any) -> None:
+    """Give a plain model the weights that were learned, one after the other."""
+    own = plain.state_dict()
+    for name, tensor in merged_state(trained).items():
+        own[name].copy_(distributed.whole_tensor(tensor))
 
 
 def train(fit: Any, journey: Journey) -> None:

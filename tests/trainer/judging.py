@@ -97,6 +97,11 @@ class StopAt(threading.Event):
         return self.left < 0
 
 
+def first_step(folder: Path) -> int:
+    """The step of a run folder's oldest checkpoint."""
+    return min(int(path.name.removeprefix("step_")) for path in folder.glob("checkpoints/step_*"))
+
+
 def from_checkpoint(source: Path, folder: Path, *, step: int) -> Path:
     """A run folder that has come as far as one checkpoint of another."""
     name = f"checkpoints/step_{step}"

@@ -3,24 +3,40 @@
 accelerate launch --config_file … -m tests.trainer.together FOLDER…
 
 A folder that does not exist yet and ends in “ again” is the run of that name from its first
-checkpoint on.
+checkpoint on. At the end the first process says, folder by folder, how many tensors of the
+checkpoints were split.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.trainer.judging import from_checkpoint
+from torch import Tensor
+
+from tests.trainer.judging import first_step, from_checkpoint
 from trainer import distributed, ranks
 from trainer.__main__ import main
+
+whole_tensors = distributed.whole_tensors
+split: dict[str, int] = {}
 
 
 def run(folder: Path) -> int:
     """Run or resume the folder."""
     if ranks.is_main() and not folder.exists():
-        from_checkpoint(folder.with_name(folder.name.removesuffix(" again")), folder, step=1)
+        source = folder.with_name(folder.name.removesuffix(" again"))
+        from_checkpoint(source, folder, step=first_step(source))
     distributed.barrier()
+    split[folder.name] = 0
+
+    def count(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        split[folder.name] += sum(map(distributed.is_split, tensors.values()))
+        return whole_tensors(tensors)
+
+    distributed.whole_tensors = count
     return main(["run", str(folder)])
 
 
@@ -30,4 +46,4 @@ if __name__ == "__main__":
         if code := run(Path(argument)):
             sys.exit(code)  # the launcher ends the others
     if ranks.is_main():
-        sys.stdout.write("split" if "trainer.sharding" in sys.modules else "whole")
+        sys.stdout.write(json.dumps(split))

@@ -42,7 +42,6 @@ from trainer.modeling import (
     keep_template,
     load_policy,
     load_tokenizer,
-    merged_state,
     save_adapter,
     start,
 )
@@ -50,7 +49,7 @@ from trainer.policy_reports import frontier
 from trainer.rollout import answer_seed
 from trainer.scoring import load_judge
 from trainer.statistics import best_of_kl, bootstrap_mean, paired_bootstrap
-from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
+from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
 from trainer.types import RunContext
 
 disable_progress_bars()
@@ -100,8 +99,7 @@ def run(context: RunContext) -> dict[str, Any]:
     train(fit, Journey(context, NAMES, known, len(prompts), WRITTEN, resumed))
 
     # 4. try the result on the held-out prompts
-    finished: Any = load_policy(path, place)
-    finished.load_state_dict(merged_state(model))
+    finished = plain_model(path, place, model)
     seed, pause = context.spec.seed, context.leave_if_asked
     tried = trials.try_out(
         finished, tokenizer, judge, kept_out, config.answers, seed, config, pause

@@ -57,7 +57,6 @@ from trainer.modeling import (
     load_policy,
     load_tokenizer,
     longest_context,
-    merged_state,
     reference,
     save_adapter,
     start,
@@ -66,7 +65,15 @@ from trainer.reports import reward_report
 from trainer.rollout import answer_seed
 from trainer.scoring import Judge, Normalisation, load_judge
 from trainer.statistics import paired_bootstrap
-from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
+from trainer.trl_loop import (
+    Journey,
+    Kept,
+    no_dropout,
+    plain_model,
+    settings,
+    take_over,
+    train,
+)
 from trainer.types import RunContext
 
 disable_progress_bars()
@@ -264,6 +271,15 @@ class DPO(Kept, DPOTrainer):
     loss_is_scaled_for_ga = True
     weight: Tensor | None = None
 
+    def __init__(self, reference: nn.Module, **named: Any) -> None:
+        self.silent = reference
+        super().__init__(ref_model=reference, **named)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        # TRL would split it as one piece, which each pass would gather as a whole.
+        distributed.split_frozen(self.silent, self.accelerator)
+
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
@@ -309,8 +325,8 @@ def make_dpo(opened: Opened, choices: Sequence[Choice]) -> DPO:
         }
     )
     fit = DPO(
+        opened.reference,
         model=opened.model,
-        ref_model=opened.reference,
         args=arguments,
         data_collator=Collator(pad_token_id=opened.pad),
         train_dataset=data,
@@ -427,6 +443,8 @@ class RLOO(Kept, RLOOTrainer):
     """
 
     opened: Opened
+    #: the policy, or where its weights are split a plain copy: each process writes at its own pace
+    writer: Any
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [chat_ids(self.opened.tokenizer, prompt) for prompt in prompts], None, {}
@@ -441,7 +459,9 @@ class RLOO(Kept, RLOOTrainer):
             [answer_seed(seed, "rloo", step, before + slot, n) for n in range(many)]
             for slot in range(len(asked))
         ]
-        written = trials.write(self.model, self.opened.tokenizer, asked, seeds, self.opened.config)
+        if self.writer is not self.model:
+            take_over(self.writer, self.model)
+        written = trials.write(self.writer, self.opened.tokenizer, asked, seeds, self.opened.config)
         return [one.ids for one in written]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -479,10 +499,13 @@ def make_rloo(opened: Opened, judge: Judge, prompts: Sequence[Prompt]) -> RLOO:
         train_dataset=Dataset.from_dict(rows),
         processing_class=opened.tokenizer,
     )
-    fit.opened = opened
+    fit.opened, fit.writer = opened, opened.model
+    if ranks.splits():
+        fit.writer = load_policy(context.input("policy"), opened.placement)
     if config.kl_coef:
         fit.beta, fit.ref_model = config.kl_coef, opened.reference
         add_fused_lm_head(opened.reference, temperature=config.temperature)
+        distributed.split_frozen(opened.reference, fit.accelerator)
     return fit
 
 
@@ -546,9 +569,7 @@ class Scorer:
 
 def finished_model(opened: Opened) -> Any:
     """The model as it will be written: a figure of any other would mislead."""
-    plain: Any = load_policy(opened.context.input("policy"), opened.placement)
-    plain.load_state_dict(merged_state(opened.model))
-    return plain
+    return plain_model(opened.context.input("policy"), opened.placement, opened.model)
 
 
 def write_out(opened: Opened, finished: Any, folder: Path, report: Mapping[str, Any]) -> None:

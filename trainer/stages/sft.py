@@ -32,6 +32,7 @@ from torch import nn
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
+from trainer import ranks
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
@@ -46,12 +47,11 @@ from trainer.modeling import (
     load_policy,
     load_tokenizer,
     longest_context,
-    merged_state,
     save_adapter,
     start,
 )
 from trainer.statistics import clustered_ratio, perplexity
-from trainer.trl_loop import Journey, Kept, no_dropout, settings, train
+from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
 from trainer.types import RunContext
 
 disable_progress_bars()
@@ -258,10 +258,8 @@ def figures_of(measured: Sequence[Sequence[float]], when: str = "") -> dict[str,
 def finished_model(context: RunContext, fit: Fit, config: SFTConfig, placement: Placement) -> Any:
     """The model as it will be written: a figure of any other would mislead."""
     model = fit.model
-    if config.method == "lora":
-        plain = load_policy(context.input("base"), placement)
-        plain.load_state_dict(merged_state(model))
-        return plain
+    if config.method == "lora" or ranks.splits():
+        return plain_model(context.input("base"), placement, model)
     return model if config.method == "prompt" else model.to(placement.dtype)
 
 
