@@ -57,6 +57,8 @@ ANCESTORS: dict[str, Any] = {"writer": _("Writer of the winners"), "judge": _("J
 # Where the held-out data are prompts, nothing is held out of the others.
 WATCHED = (_("Watched prompts"), _("On held-out ones it shows whether the gain is real."))
 INPUT, SETTING = "input_", "set_"
+# Settings that change where and how a run computes, and not what comes out.
+MACHINE = frozenset({"threads", "dtype", "device", "keep_checkpoints", "engine", "engine_memory"})
 # Before the number of a run among the answers that can be chosen; no version's name begins so.
 RUN = "run:"
 
@@ -93,7 +95,7 @@ class RunForm(forms.Form):
         for knob in self.told.knobs:
             self.fields[SETTING + knob.name] = _setting(knob)
         self.fields["seed"] = forms.IntegerField(
-            label=_("Seed"), min_value=0, max_value=2**63 - 1, initial=0,
+            label="seed", min_value=0, max_value=2**63 - 1, initial=0,
             help_text=_("The same seed and inputs give the same result."),
         )  # fmt: skip
 
@@ -110,7 +112,7 @@ class RunForm(forms.Form):
         needed = all(role in names for names in self.told.needs)
         self.fields[name] = forms.ChoiceField(
             label=title, help_text=hint, required=False, initial=usual,
-            choices=choices if needed and choices else [("", "–"), *choices],
+            choices=choices if needed and choices else [("", _nothing(choices)), *choices],
         )  # fmt: skip
         return [name]
 
@@ -146,8 +148,8 @@ class RunForm(forms.Form):
         which: list[tuple[str, Any]] = [("", "–"), ("all", _("all"))]
         if kind == "prompts":
             which[1:] = [
-                ("free", _("those that are not held out")),
-                ("held_out", _("those that are held out")),
+                ("free", _("not held out")),
+                ("held_out", _("held out")),
                 ("all", _("all")),
             ]
         else:
@@ -224,11 +226,38 @@ class RunForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Ask the trainer about each setting by itself, then about all of them together."""
         data: dict[str, Any] = super().clean() or {}
+        self._refuse_missing()
         for name, value in self.config().items():
             self._ask_trainer({name: value}, alone=True)
         if not self.errors:
             self._ask_trainer(self.config(), alone=False)
         return data
+
+    def _refuse_missing(self) -> None:
+        """Say beside its field what the stage cannot do without; the nearest set of inputs counts.
+
+        A field that was filled in wrongly has its own sentence.
+        """
+        given = {
+            role
+            for role, kind in self.told.kinds.items()
+            if self._said(INPUT + role, kind) is not None or self._is_wrong(role)
+        }
+        nearest = min(
+            map(set, self.told.needs), key=lambda names: (len(names - given), -len(names & given))
+        )
+        for role in sorted(nearest - given):
+            kind = self.told.kinds[role]
+            some = kind in rules.ROW_KINDS or self._choices(kind)
+            self.add_error(
+                INPUT + role,
+                _("It does not run without: choose one.")
+                if some
+                else _("It does not run without, and there is none yet: make or bring one first."),
+            )
+
+    def _is_wrong(self, role: str) -> bool:
+        return any(name in self.errors for name in self.groups_of_role[role])
 
     def _ask_trainer(self, config: dict[str, Any], *, alone: bool) -> None:
         try:
@@ -250,21 +279,27 @@ class RunForm(forms.Form):
     # --- how it is laid out
 
     def read(self) -> list[list[forms.BoundField]]:
-        """The inputs: for each role its fields, the one that names it first."""
-        return [[self[name] for name in names] for names in self.groups_of_role.values()]
+        """The inputs: for each role its fields, the one that names it first; single ones on top."""
+        groups = sorted(self.groups_of_role.values(), key=lambda names: len(names) > 1)
+        return [[self[name] for name in names] for names in groups]
 
     def first(self) -> list[forms.BoundField]:
         """The settings that most decide what comes out."""
         return [self[SETTING + name] for name in FIRST[self.stage]]
 
     def more(self) -> list[forms.BoundField]:
-        """The other settings."""
+        """The other settings, those about the machine last."""
         names = [knob.name for knob in self.told.knobs if knob.name not in FIRST[self.stage]]
-        return [self[SETTING + name] for name in names]
+        return [self[SETTING + name] for name in sorted(names, key=MACHINE.__contains__)]
 
     def more_is_wrong(self) -> bool:
         """Whether an error hides behind “more settings”, which then must stand open."""
         return any(field.errors for field in self.more())
+
+
+def _nothing(choices: list[tuple[Any, str]]) -> Any:
+    """What a field says in which nothing is chosen."""
+    return "–" if choices else _("– none yet –")
 
 
 def role_words(role: str, kind: str = "") -> str:

@@ -619,7 +619,7 @@ def _gate_kl(report: dict[str, Any], budget: float | None) -> Gate:
 
 
 def _gate_alerts(facts: Facts, alerts: int) -> Gate:
-    name = _("Training raised no alarm")
+    name = _("PPO raised no alarm")
     run = facts.runs.get("ppo")
     if run is None or run.state != Run.State.FINISHED:
         return Gate(name, "todo" if not alerts else "bad", str(alerts or "–"), _("so far"))

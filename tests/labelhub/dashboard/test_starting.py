@@ -186,10 +186,35 @@ def test_a_mistake_behind_more_settings_opens_them(stocked: Project, clients: Cl
     assert b'<details id="more-settings" open>' in page.content
 
 
-def test_what_is_missing_is_said(project: Project, clients: Clients) -> None:
+def test_what_is_missing_is_said_beside_its_field(project: Project, clients: Clients) -> None:
+    factories.make_version("tiny-base")
     response = clients["ada"].post(address("sft"), {"seed": "0"})
     assert response.status_code == 400
-    assert "base, pairs" in response.content.decode()
+    errors = response.context["form"].errors
+    assert set(errors) == {"input_base", "input_pairs"}
+    assert "choose one" in errors["input_base"][0]
+    assert "there is none yet" in errors["input_pairs"][0]
+
+
+def test_of_several_sets_of_inputs_the_nearest_is_asked_for(
+    stocked: Project, clients: Clients
+) -> None:
+    chosen = {"input_policy": "tiny-base", "input_reward": "everyday/reward-v1"}
+    response = clients["ada"].post(address("prefer"), {"seed": "0", "set_method": "rloo", **chosen})
+    # Of dpo only the rankings are missing, too; but more of what rloo reads is there.
+    assert set(response.context["form"].errors) == {"input_prompts"}
+
+
+def test_a_field_that_is_wrong_is_not_also_missing(stocked: Project, clients: Clients) -> None:
+    wrong = {"input_policy": "tiny-base", "input_prompts_ids": "one", "seed": "0"}
+    errors = clients["ada"].post(address("generate"), wrong).context["form"].errors
+    assert set(errors) == {"input_prompts_ids"}
+
+
+def test_the_settings_of_the_machine_come_last(stocked: Project) -> None:
+    names = [field.name for field in RunForm(stocked, "ppo").more()]
+    assert {"set_threads", "set_device"} <= set(names[-6:])
+    assert "set_lr" in names[:12]
 
 
 def test_no_such_stage_no_such_page(stocked: Project, clients: Clients) -> None:
