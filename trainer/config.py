@@ -24,6 +24,8 @@ from trainer.manifests import MANIFEST, folder_hash, sha256_file, verify_manifes
 PREPARED_NAMES = ("smollm2", "tiny")
 #: Names of texts to pretrain on: folders below `data_dir()`.
 TEXT_NAMES = ("pretrain_en", "pretrain_zh")
+#: the largest whole number of a setting without a bound of its own: what every database can count
+MOST = 2**31 - 1
 
 
 class SpecError(ValueError):
@@ -107,6 +109,7 @@ def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
     kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
     declared = str(item.type)
     bounds = item.metadata
+    high = MOST if bounds["high"] is None and declared == "int" else bounds["high"]
     wrong_kind = not isinstance(value, cast(Any, kinds[declared])) or (
         isinstance(value, bool) and declared != "bool"
     )
@@ -116,7 +119,7 @@ def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
         remedy = "choices"
     elif bounds["low"] is not None and value < bounds["low"]:
         remedy = "low"
-    elif bounds["high"] is not None and value > bounds["high"]:
+    elif high is not None and value > high:
         remedy = "high"
     else:
         return
@@ -129,7 +132,7 @@ def _check_value(stage: str, item: dataclasses.Field[Any], value: Any) -> None:
         default=json.dumps(item.default),
         choices=", ".join(str(choice) for choice in bounds["choices"]),
         low=bounds["low"],
-        high=bounds["high"],
+        high=high,
     )
 
 
@@ -307,7 +310,7 @@ class SFTConfig(CheckpointedConfig):
     method: str = knob(
         "lora",
         "lora: a low-rank adapter; full: every weight; freeze: the last layers and the head; "
-        "prompt: vectors in front of the text",
+        "prompt: vectors in front of the text, for peft alone: no other stage can take them",
         choices=("lora", "full", "freeze", "prompt"),
     )
     epochs: int = knob(1, "times that each answer is seen", low=1)

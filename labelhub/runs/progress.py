@@ -7,6 +7,7 @@ learns so that it is too late.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from labelhub.runs.models import Run, RunEvent, RunInput
 from labelhub.runs.signals import run_ended
 
 State = Run.State
+_MOST = 2**31 - 1  # in a column of whole numbers
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ def _progress(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and value == value else None
+    """A whole number that a column can hold; what is larger is cut off there."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return min(int(value), _MOST)
 
 
 @transaction.atomic

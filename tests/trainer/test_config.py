@@ -68,6 +68,7 @@ def test_a_whole_number_serves_as_a_decimal() -> None:
         (ppo(config={"steps": 0}), "config.steps of stage “ppo” is 0; give 1 or more"),
         (ppo(config={"steps": "ten"}), 'config.steps of stage “ppo” is "ten"; give a whole number'),
         (ppo(config={"steps": True}), "config.steps of stage “ppo” is true; give a whole number"),
+        (ppo(config={"steps": 2**31}), "steps of stage “ppo” is 2147483648; give 2147483647"),
         (ppo(config={"lam": 1.5}), "config.lam of stage “ppo” is 1.5; give 1 or less"),
         (ppo(config={"lr": float("nan")}), "config.lr of stage “ppo” is NaN; give a number"),
         (ppo(config={"kl_control": "odd"}), "choose one of fixed, adaptive"),

@@ -118,6 +118,7 @@ def test_what_was_changed_is_asked_for_and_nothing_else(stocked: Project, client
         ("ppo", "set_steps", "0", "give 1 or more"),
         ("ppo", "set_steps", "two", "give a whole number"),
         ("ppo", "set_steps", "1.5", "give a whole number"),
+        ("ppo", "set_steps", "9" * 30, "give 2147483647 or less"),
         ("ppo", "set_lr", "nan", "give a number"),
         ("ppo", "set_kl_control", "magic", "magic"),
         ("ppo", "set_episodes_per_step", "7", "multiple of config.answers_per_prompt"),

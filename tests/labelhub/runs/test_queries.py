@@ -8,6 +8,7 @@ from django.http import Http404
 from labelhub.projects.models import Project
 from labelhub.runs import queries
 from labelhub.runs.models import Run
+from labelhub.runs.progress import Line, record_events
 from tests import factories
 from tests.labelhub.dashboard import world
 
@@ -49,6 +50,15 @@ def test_progress_counts_steps(run: Run) -> None:
     run.eta_seconds = 60
     progress = queries.progress_of(run)
     assert (progress.share, progress.step, progress.total, progress.eta_seconds) == (0.75, 3, 4, 60)
+
+
+def test_more_steps_than_a_column_can_count_are_cut_off_there(run: Run) -> None:
+    """As many epochs as a setting may name, times their batches."""
+    line = Line(0, {"t": 0.0, "kind": "metric", "step": 7, "total": 10**21, "loss": 1.0})
+    record_events(run, [line, Line(90, {"t": 0.0, "kind": "sample", "step": float("inf")})])
+    run.refresh_from_db()
+    assert (run.step, run.total) == (7, 2**31 - 1)
+    assert list(run.events.values_list("step", flat=True)) == [7, None]
 
 
 def test_nothing_is_known_of_a_run_that_has_not_begun(run: Run) -> None:
