@@ -142,9 +142,3 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horiz
     """Ziegler's controller: β (1 + clip(KL/target − 1, ±0.2) · episodes/horizon)."""
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * episodes / horizon)
-
-
-def distinct(answers: list[list[int]], n: int = 2) -> float:
-    """Share of different n-grams among all n-grams of the answers; 1 when there is none."""
-    grams = [tuple(ids[i : i + n]) for ids in answers for i in range(len(ids) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 1.0

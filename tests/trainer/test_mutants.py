@@ -202,9 +202,6 @@ MUTANTS = [
         (", 0.2)", ", 2.0)", "rewards", "the clip ten times as wide"),
         ("kl_coef * (1.0 + ", "kl_coef + (", "rewards", "added instead of multiplied"),
     ),
-    *bugs("rewards.distinct",
-        ("len(ids) - n + 1", "len(ids) - n", "rewards", "the last pair forgotten"),
-    ),
     # --- kernels ---
     *bugs("kernels._Attention.forward",
         ("mul_(scale)", "div_(scale)", "kernels: lean_attention_is_attention", "divided by the scale"),

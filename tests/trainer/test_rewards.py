@@ -190,9 +190,3 @@ def test_the_kl_weight_follows_the_target(kl: float, wanted: float) -> None:
     # 100 episodes of a horizon of 1000; the relative error is cut at ±0.2
     found = rewards.adapt_kl_coef(0.1, kl, target=6.0, episodes=100, horizon=1000)
     assert found == pytest.approx(wanted)
-
-
-def test_distinct_counts_different_pairs() -> None:
-    # pairs 12 23 | 12 24: three different of four
-    assert rewards.distinct([[1, 2, 3], [1, 2, 4]]) == 0.75
-    assert rewards.distinct([[1], []]) == 1.0

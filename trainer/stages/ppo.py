@@ -44,6 +44,7 @@ from trainer.judging import Reader, Scorer, reads_tokens
 from trainer.policy_reports import kl_curves
 from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
+from trainer.statistics import distinct
 from trainer.trials import text_of
 from trainer.types import RunContext, Sampling, Stopwatch
 
@@ -622,7 +623,8 @@ def measure(rollout: Rollout, learner: Learner, config: PPOConfig) -> dict[str, 
         "entropy": float(rewards.masked_mean(rollout.entropy, mask)),
         "eos_rate": sum(answer.finished for answer in own) / count,
         "length": float(mask.sum(-1).float().mean()),
-        "distinct_2": rewards.distinct([answer.ids for answer in own]),
+        # Where no answer has two tokens nothing is said twice.
+        "distinct_2": distinct([answer.ids for answer in own], 2) or 1.0,
         "sampler_gap": rollout.sampler_gap,
         "episodes": count,
         **judged(rollout, "member"),
