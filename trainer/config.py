@@ -556,6 +556,11 @@ class PPOConfig(CheckpointedConfig):
     samples: int = knob(4, "fixed prompts that are sampled", low=0)
     checkpoint_every: int = knob(1, "steps between checkpoints", low=1)
 
+    @property
+    def write_batch(self) -> int:
+        """The same by the name that every writing stage has for it."""
+        return self.batch_size
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pessimism and self.ensemble == "minimum":

@@ -65,6 +65,37 @@ class Engine(Protocol):
         """Give back what the engine holds."""
 
 
+class Manner(Protocol):
+    """Settings that say who writes answers, how long, how freely, and how many side by side."""
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def write_batch(self) -> int: ...
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def engine_memory(self) -> float: ...
+
+
+def engine_for(manner: Manner, model: PreTrainedModel, tokenizer: Any) -> Engine:
+    """The engine that a run's settings name, drawing at their temperature from all tokens."""
+    return open_engine(
+        manner.engine,
+        model,
+        tokenizer,
+        Sampling(manner.max_new_tokens, manner.temperature),
+        batch_size=manner.write_batch,
+        share=manner.engine_memory,
+    )
+
+
 def open_engine(
     name: str,
     model: PreTrainedModel,

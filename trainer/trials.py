@@ -9,14 +9,15 @@ Not here: learning.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from trainer import engines
 from trainer.data import Prompt, length_buckets
-from trainer.engines import Engine, opened
+from trainer.engines import Engine
 from trainer.modeling import (
     chat_ids,
     check_room,
@@ -26,26 +27,11 @@ from trainer.modeling import (
 )
 from trainer.rollout import answer_seed
 from trainer.scoring import Judge, score_answers
-from trainer.types import Sampled, Sampling
+from trainer.types import Sampled
 
 
-class Manner(Protocol):
+class Manner(engines.Manner, Protocol):
     """The settings by which answers are written and read."""
-
-    @property
-    def max_new_tokens(self) -> int: ...
-
-    @property
-    def temperature(self) -> float: ...
-
-    @property
-    def write_batch(self) -> int: ...
-
-    @property
-    def engine(self) -> str: ...
-
-    @property
-    def engine_memory(self) -> float: ...
 
     @property
     def token_budget(self) -> int: ...
@@ -82,14 +68,7 @@ def prompt_tokens(
 
 def writer(model: Any, tokenizer: Any, manner: Manner) -> AbstractContextManager[Engine]:
     """What writes answers in this manner with the model, for as long as the context lasts."""
-    return opened(
-        manner.engine,
-        model,
-        tokenizer,
-        Sampling(manner.max_new_tokens, manner.temperature),
-        batch_size=manner.write_batch,
-        share=manner.engine_memory,
-    )
+    return closing(engines.engine_for(manner, model, tokenizer))
 
 
 def write(

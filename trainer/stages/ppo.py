@@ -37,7 +37,7 @@ from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
 from trainer.critics import Critic, calibrate, new_critic
 from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
-from trainer.engines import open_engine
+from trainer.engines import engine_for
 from trainer.episodes import Actors, MicroBatch, Question, Rollout, roll_out
 from trainer.events import RunError, Stopped, no_number
 from trainer.judging import Reader, Scorer, reads_tokens
@@ -46,7 +46,7 @@ from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
 from trainer.statistics import distinct
 from trainer.trials import text_of
-from trainer.types import RunContext, Sampling, Stopwatch
+from trainer.types import RunContext, Stopwatch
 
 #: parts of a step that are timed
 PARTS = ("generate", "score", "lower", "reference", "old", "update", "watch")
@@ -264,14 +264,7 @@ def load_actors(
         tokenizer=tokenizer,
         packs=packs,
         depth=depth,
-        writer=open_engine(
-            config.engine,
-            policy,
-            tokenizer,
-            Sampling(config.max_new_tokens, config.temperature),
-            batch_size=config.batch_size,
-            share=config.engine_memory,
-        ),
+        writer=engine_for(config, policy, tokenizer),
         critic=critic,
         frozen=frozen,
         second=second,
