@@ -39,7 +39,7 @@ from trainer.events import (
     read_events,
 )
 from trainer.manifests import recover, verify_manifest
-from trainer.types import RunContext
+from trainer.types import RunContext, refuse_other_spec
 
 FINISHED, FAILED, STOPPED = 0, 1, 75
 DISK_FULL = (
@@ -227,18 +227,8 @@ def is_finished(folder: Path, spec: Spec) -> bool:
     done = [event for event in read_events(folder) if event.get("kind") == "finished"]
     if not done or verify_manifest(folder / "out"):
         return False
-    written_by = done[-1].get("spec")
-    if written_by is None:
-        raise RunError(
-            f"{folder} holds the finished result of an earlier version of the trainer, which does "
-            "not say of which spec.json it is; use a new run folder."
-        )
-    changes = spec.changes_since(written_by)
-    if changes:
-        raise RunError(
-            f"{folder} holds the finished result of another spec.json ({'; '.join(changes)}); "
-            "use a new run folder."
-        )
+    what = f"The finished result in {folder}"
+    refuse_other_spec(spec, done[-1].get("spec"), what, "use a new run folder")
     return True
 
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from trainer import distributed, ranks
 from trainer.config import CheckpointedConfig
-from trainer.events import RunError, no_number
+from trainer.events import no_number
 from trainer.manifests import discard, folder_hash, publish, verify_manifest, write_manifest
-from trainer.types import RunContext
+from trainer.types import RunContext, refuse_other_spec
 
 __all__ = [
     "Checkpoint",
@@ -176,18 +176,8 @@ def resume(context: RunContext) -> Checkpoint | None:
     if path is None:
         return None
     checkpoint = load(path)
-    written_by = checkpoint.state.get("spec")
-    if written_by is None:
-        raise RunError(
-            f"{path} does not say of which run it is, as those of earlier versions of the trainer: "
-            "go on with that version, or delete the checkpoints folder to begin anew."
-        )
-    changes = context.spec.changes_since(written_by)
-    if changes:
-        raise RunError(
-            f"{path} was written by a run with another spec.json ({'; '.join(changes)}): "
-            "bring the old spec back, or delete the checkpoints folder to begin anew."
-        )
+    do = "go on with what wrote it, or delete the checkpoints folder to begin anew"
+    refuse_other_spec(context.spec, checkpoint.state.get("spec"), str(path), do)
     return checkpoint
 
 

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer.config import Spec, resolve_path
-from trainer.events import EventWriter, Heartbeat, Stopped
+from trainer.events import EventWriter, Heartbeat, RunError, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}
+
+
+def refuse_other_spec(spec: Spec, written_by: Mapping[str, Any] | None, what: str, do: str) -> None:
+    """Refuse to use what another spec than this one wrote; `do` says what can be done instead."""
+    if written_by is None:
+        raise RunError(
+            f"{what} does not say of which spec.json it is, as those of earlier versions of the "
+            f"trainer: {do}."
+        )
+    changes = spec.changes_since(written_by)
+    if changes:
+        raise RunError(f"{what} was written by another spec.json ({'; '.join(changes)}): {do}.")
 
 
 @dataclass

@@ -277,7 +277,7 @@ def test_a_checkpoint_of_another_spec_is_refused(tmp_path: Path) -> None:
     found = checkpoints.resume(here)
     assert found is not None
     assert found.step == 2
-    with pytest.raises(RunError, match=r"with another spec.json \(seed was 0 and is 5\): bring"):
+    with pytest.raises(RunError, match=r"by another spec.json \(seed was 0 and is 5\): go on"):
         checkpoints.resume(context(tmp_path, seed=5))
 
 
@@ -292,7 +292,7 @@ def test_a_checkpoint_from_before_a_setting_was_added_is_gone_on_from(tmp_path: 
 
 def test_a_checkpoint_that_does_not_say_of_which_run_it_is_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 2, fingerprint="as it was done before")
-    with pytest.raises(RunError, match="does not say of which run it is, as those of earlier vers"):
+    with pytest.raises(RunError, match="does not say of which spec"):
         checkpoints.resume(context(tmp_path))
 
 

@@ -74,7 +74,7 @@ def test_a_finished_folder_takes_no_other_spec(run: Path) -> None:
     spec = json.loads((run / "spec.json").read_text())
     (run / "spec.json").write_text(json.dumps(spec | {"seed": 1}))
     assert main(["run", str(run)]) == FAILED
-    assert "another spec.json (seed was 0 and is 1); use a new run" in last(run)["message"]
+    assert "another spec.json (seed was 0 and is 1): use a new run" in last(run)["message"]
 
 
 def test_a_finished_folder_of_an_earlier_version_is_not_taken_for_this_specs(run: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_finished_folder_of_an_earlier_version_is_not_taken_for_this_specs(run
     earlier = [{key: value for key, value in line.items() if key != "spec"} for line in lines]
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in earlier))
     assert main(["run", str(run)]) == FAILED
-    assert "does not say of which spec.json it is; use a new run" in last(run)["message"]
+    assert "does not say of which spec.json it is, as those" in last(run)["message"]
 
 
 def test_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
