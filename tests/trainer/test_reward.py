@@ -411,7 +411,17 @@ def test_the_first_layers_can_be_enough(base: Path, tmp_path: Path) -> None:
             assert found[answer] == pytest.approx((score - scale["mean"]) / scale["std"], abs=1e-4)
 
 
-# heads that begin with something
+# where heads begin
+
+
+def test_a_fresh_head_is_drawn_and_left_as_it_is(base: Path, tmp_path: Path) -> None:
+    """N(0, 1/√(d+1)) for d = 32, whatever the first scores are like."""
+    run = small_run(tmp_path / "run", base, lr=0.0, epochs=1)
+    run_here(run)
+    seed = json.loads((run / "spec.json").read_text())["seed"]
+    drawn = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed)) / math.sqrt(33)
+    assert torch.equal(weights(run)["score.weight"], drawn)
+    assert drawn.std().item() == pytest.approx(33**-0.5, rel=0.25)
 
 
 def test_a_head_that_was_fitted_learns_and_resumes(base: Path, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ Choices
 - Every answer is encoded once; the answers of a ranking share their prompt's encoding where the
   architecture allows it. All pairs of a ranking are one element of the batch (losses.py).
 - Low-rank adapter on a frozen base by default; adapter and head are float32.
-- The head starts as N(0, 1/√(d+1)) and is then scaled to a standard deviation of 1 on some training
-  answers (Ziegler et al. 2019; "The N implementation details of RLHF with PPO", 2023), so that a
-  learning rate means the same for every base. With `head_start` it starts where it orders the
-  training rankings best while the network stands still (headstart.py).
+- The head starts as N(0, 1/√(d+1)) (Stiennon et al. 2020) and is not scaled to the first scores:
+  what a larger one says by chance has to be unlearned, and costs accuracy (docs/log.md,
+  2026-11-29). With `head_start` it starts where it orders the training rankings best while the
+  network stands still (headstart.py).
 - The members of an ensemble have a start of their own and see the rankings with weights of their
   own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in Osband et al.
   2016). Heads read the same states, and the loss is their mean; the model's head becomes their
@@ -115,8 +115,6 @@ from trainer.types import Batch, Lower, RunContext
 
 #: training rankings whose answers set the scale of the scores
 REFERENCE_RANKINGS = 64
-#: training rankings over which the head is scaled before the first step
-HEAD_RANKINGS = 8
 #: training rankings over which the running accuracy is taken
 RUNNING = 32
 #: name of the logarithm of Davidson's ν among what is trained
@@ -428,11 +426,8 @@ def begin(
     fresh: bool,
 ) -> Lowered:
     """Bring fresh heads to where training begins; returns the states below the adapter."""
-    fresh = fresh and fit.step == 0 and score_head(fit.model) is not None
-    fitted = fresh and fit.config.head_start
+    fitted = fresh and fit.step == 0 and score_head(fit.model) is not None and fit.config.head_start
     lowered, states = first_pass(context, fit, groups, with_states=fitted)
-    if fresh and not fitted:
-        scale_heads(fit, groups[:HEAD_RANKINGS])
     if not fitted:
         return lowered
     heads = start_heads(states, rankings, shares)
@@ -444,22 +439,6 @@ def begin(
         head.weight.copy_(some)
     wear(fit.model, fit.learners[0])
     return lowered
-
-
-@torch.no_grad()
-def scale_heads(fit: Fit, groups: Sequence[Group]) -> None:
-    """Bring each head's first scores to standard deviation 1."""
-    rows = [row for group in groups for row in group]
-    budget = fit.config.token_budget
-    for learner in reversed(fit.learners):  # the first stays on
-        wear(fit.model, learner)
-        found = score_rows(fit.model, rows, pad=fit.pad, token_budget=budget, members=fit.members)
-        scores = torch.cat([some for _, some in found])
-        head, columns = score_head(fit.model), scores
-        if fit.members is not None:
-            head, columns = fit.members, scores[:, 1:]
-        for weight, column in zip(head.weight, columns.unbind(1), strict=True):
-            weight.div_(fit_normalisation(column.tolist()).std)
 
 
 def restore(fit: Fit, checkpoint: Checkpoint) -> None:
