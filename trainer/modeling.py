@@ -138,17 +138,28 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, model: Path | int) -> torch.dtype:
-    """`auto`: bfloat16 where it is faster (GPU, or a CPU with its instructions and a model of some
-    size).
+    """`auto`: bfloat16 where it is faster: on a GPU, or on a CPU that is good at it for a model of
+    some size.
     """
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16
-    quick = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     count = model if isinstance(model, int) else parameter_count(model)
-    big = count > SMALL_MODEL
-    return torch.bfloat16 if device.type == "cpu" and quick and big else torch.float32
+    quick = device.type == "cpu" and count > SMALL_MODEL and quick_at_bfloat16()
+    return torch.bfloat16 if quick else torch.float32
+
+
+def quick_at_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices faster in bfloat16 than in float32.
+
+    With AMX, or with AMD's AVX512-BF16. Intel's takes longer than float32 (docs/log.md,
+    2026-11-29), so that is what its processors get where a virtual machine hides AMX.
+    """
+    able = torch.cpu.get_capabilities()
+    if able.get("amx_bf16"):
+        return True
+    return bool(able.get("avx512_bf16")) and "intel" not in str(able.get("cpu_name")).lower()
 
 
 def parameter_count(path: Path) -> int:

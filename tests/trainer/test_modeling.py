@@ -392,3 +392,26 @@ def test_other_architectures_are_computed_as_they_are(family: str, tmp_path: Pat
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
     plain.load_state_dict(modeling.merged_state(model), strict=False)
     torch.testing.assert_close(plain(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("able", "quick"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, False),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD EPYC 9B14"}, True),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_bfloat16_is_for_processors_that_are_quick_at_it(
+    able: dict[str, Any], quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    some = modeling.SMALL_MODEL + 1
+    chosen = torch.bfloat16 if quick else torch.float32
+    assert modeling.choose_dtype("auto", cpu, some) is chosen
+    assert modeling.choose_dtype("auto", cpu, 1000) is torch.float32
+    assert modeling.choose_dtype("bfloat16", cpu, 1000) is torch.bfloat16
+    assert modeling.choose_dtype("auto", cuda, 1000) is torch.bfloat16
