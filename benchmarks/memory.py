@@ -25,6 +25,7 @@ from typing import Any
 #: name → (stage, config, inputs besides the model, how the model's input is called)
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "generate": ("generate", {"answers": 4}, {"prompts": "prompts"}, "policy"),
+    "generate, long prompts": ("generate", {"answers": 4}, {"prompts": "long"}, "policy"),
     "reward": ("reward", {"epochs": 1}, {"rankings": "rankings"}, "base"),
     "reward, 4 heads": ("reward", {"epochs": 1, "ensemble": 4}, {"rankings": "rankings"}, "base"),
     "reward, full": ("reward", {"epochs": 1, "lora": False}, {"rankings": "rankings"}, "base"),
@@ -107,6 +108,8 @@ def write_data(folder: Path) -> Path:
     folder.mkdir()
     prompts = [[{"role": "user", "content": words(20)}] for _ in range(24)]
     lines("prompts", [{"id": f"p{n}", "prompt": one} for n, one in enumerate(prompts)])
+    long = [[{"role": "user", "content": words(180)}] for _ in range(32)]
+    lines("long", [{"id": f"p{n}", "prompt": one} for n, one in enumerate(long)])
     rankings = []
     for n, prompt in enumerate(prompts):
         answers = [{"id": f"p{n}-{k}", "text": words(dice.randint(20, 60))} for k in range(4)]

@@ -64,6 +64,7 @@ class Network(NamedTuple):
     key_width: int  # of all key heads together
     vocabulary: int
     window: int  # tokens in its longest context
+    lean: bool  # whether its attention is of the kind that keeps a prompt once for its answers
     #: layer (-1: none), outputs, inputs of each matrix besides the embedding
     matrices: tuple[tuple[int, int, int], ...]
 
@@ -132,6 +133,7 @@ def read_network(folder: Path) -> Network:
         key_width=head * number("num_key_value_heads", default=heads),
         vocabulary=number("vocab_size"),
         window=number("max_position_embeddings", "n_positions", default=2**31),
+        lean=not body.get("sliding_window") and _projects_apart(tensors),
         matrices=tuple(_matrices(tensors)),
     )
 
@@ -155,6 +157,12 @@ def _matrices(tensors: list[tuple[str, list[int]]]) -> Iterator[tuple[int, int, 
             yield (int(layer[1]) if layer else -1, shape[0], shape[1])
 
 
+def _projects_apart(tensors: list[tuple[str, list[int]]]) -> bool:
+    """Whether there are as many projections for queries, keys, values and output (blocks.py)."""
+    counts = {sum(name.endswith(f".{part}_proj.weight") for name, _ in tensors) for part in "qkvo"}
+    return len(counts) == 1 and counts != {0}
+
+
 def planned_network(config: Any) -> Network:
     """The network that a pretrain run will make."""
     shape = SHAPES[config.size]
@@ -171,6 +179,7 @@ def planned_network(config: Any) -> Network:
         key_width=shape.width,
         vocabulary=config.vocabulary,
         window=config.max_length,
+        lean=config.objective == "causal",
         matrices=tuple((layer, *size) for layer in range(shape.layers) for size in one),
     )
 
@@ -306,13 +315,19 @@ class Plan:
         """Logits over the vocabulary, in the weights' format and in float32."""
         self.add("logits", rows * net.vocabulary * (self.size + 8), phase)
 
-    def writing(self, net: Network, rows: int, prompt: int, new: int, phase: str) -> None:
-        """Key-value cache and logits of answers that are written side by side."""
-        tokens = rows * (prompt + new)
+    def writing(
+        self, net: Network, rows: int, many: int, prompt: int, new: int, phase: str
+    ) -> None:
+        """Key-value cache and logits of answers that are written side by side, so many to each
+        prompt, which is read once and, where the cache can do so (cache.py), kept once.
+        """
+        prompts = -(-rows // many)
+        shared = net.lean and self.device == "cpu" and many > 1
+        tokens = (prompts if shared else rows) * prompt + rows * new
         self.add("key-value cache", tokens * net.layers * 2 * net.key_width * self.size, phase)
         self.add("one layer of it copied", tokens * 2 * net.key_width * self.size, phase)
         self.add("logits", rows * net.vocabulary * (self.size + 12), phase)
-        self.states(net, rows * prompt, prompt, phase, layers=0)
+        self.states(net, prompts * prompt, prompt, phase, layers=0)
 
 
 def lora_layers(net: Network, config: Any) -> int:
@@ -324,6 +339,15 @@ def lora_layers(net: Network, config: Any) -> int:
     return net.layers // 3 if deep else net.layers
 
 
+def first_layers(net: Network, count: int) -> Network:
+    """The network without the layers behind its first ones."""
+    gone = sum(out * into for layer, out, into in net.matrices if layer >= count)
+    kept = tuple(one for one in net.matrices if one[0] < count)
+    return net._replace(
+        parameters=net.parameters - gone, layers=min(count, net.layers), matrices=kept
+    )
+
+
 # --- stages -------------------------------------------------------------------------------------
 
 
@@ -333,26 +357,31 @@ def plan_generate(plan: Plan) -> None:
     plan.weights("policy", net)
     prompt = plan.longest("prompts", most=net.window)
     plan.packed(net, "writing")
-    plan.writing(net, config.batch_size, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.batch_size, config.answers, prompt, config.max_new_tokens, "writing")
 
 
 def plan_reward(plan: Plan) -> None:
     config, net = plan.config, plan.network("base")
+    net = first_layers(net, config.layers or net.layers)
     plan.process()
     size = plan.size if config.lora or config.dtype != "auto" else 4
-    if config.lora:
-        plan.weights("base", net, size)
-    else:
-        plan.every_weight("base", net, size, "scoring")
     row = plan.longest("rankings", most=min(config.max_length, net.window))
     tokens = max(config.token_budget, row)
+    layers = net.layers
     if config.lora:
-        plan.adapter(net, config.lora_r, lora_layers(net, config))
-        layers = lora_layers(net, config)
+        plan.weights("base", net, size)
+        layers = min(config.lora_layers or net.layers, net.layers)
+        adapters = config.ensemble if config.ensemble_kind == "lora" else 1
+        for _ in range(adapters):
+            plan.adapter(net, config.lora_r, layers)
+        if layers < net.layers:  # what the layers below give is kept for all epochs
+            read = resolve_path(plan.spec.inputs["rankings"], plan.folder).stat().st_size
+            below = read / TOKEN_BYTES * net.width * size
+            plan.add("states below the adapter", min(below, config.lower_mib * MIB))
     else:
-        layers = net.layers
+        plan.every_weight("base", net, size, "scoring")
     plan.states(net, tokens, row, "training", layers=layers, size=size)
-    plan.packed(net, "scoring", adapted=layers if config.lora else 0)
+    plan.packed(net, "scoring")
     plan.states(net, tokens, row, "scoring", layers=0)
 
 
@@ -386,7 +415,8 @@ def plan_ppo(plan: Plan) -> None:
     tokens = max(config.token_budget, row)
     rows = min(config.batch_size, config.episodes_per_step + config.samples)
     plan.packed(net, "writing", adapted=layers if config.lora else 0)
-    plan.writing(net, rows, prompt, config.max_new_tokens, "writing")
+    many = config.answers_per_prompt
+    plan.writing(net, rows, many, prompt, config.max_new_tokens, "writing")
     shared = 1 + prompt / config.answers_per_prompt / config.max_new_tokens
     step = config.episodes_per_step * config.max_new_tokens
     plan.add("states below the adapter", step * shared * net.width * plan.size, "learning")
@@ -446,7 +476,7 @@ def plan_prefer(plan: Plan) -> None:
     row = prompt + config.max_new_tokens
     _trainer_states(plan, net, micro * row, row, net.layers)
     plan.packed(net, "writing", adapted=net.layers if config.lora else 0)
-    plan.writing(net, config.write_batch, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.write_batch, config.answers, prompt, config.max_new_tokens, "writing")
 
 
 def plan_bestofn(plan: Plan) -> None:
@@ -456,7 +486,7 @@ def plan_bestofn(plan: Plan) -> None:
     plan.weights("reward model", judge)
     prompt = plan.longest("prompts", most=net.window)
     plan.packed(net, "writing")
-    plan.writing(net, config.write_batch, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.write_batch, config.answers, prompt, config.max_new_tokens, "writing")
     if ranks.splits():
         plan.part("policy that learns", net, 4)
         plan.weights("policy that learns, whole", net, 4, "testing")
@@ -503,7 +533,9 @@ def plan_evaluate(plan: Plan) -> None:
         prompt = plan.longest("prompts", most=net.window)
         plan.weights("policy", net, phase="writing")
         plan.packed(net, "writing")
-        plan.writing(net, config.batch_size, prompt, config.max_new_tokens, "writing")
+        plan.writing(
+            net, config.batch_size, config.answers, prompt, config.max_new_tokens, "writing"
+        )
     for name in ("reward", "second"):  # one after the other
         if name in plan.spec.inputs:
             _judging(plan, name)
@@ -668,7 +700,12 @@ def remedies(config: StageConfig) -> list[dict[str, Any]]:
         found.append({"activation_checkpointing": True})
     if "micro_batch_size" in settings and given.micro_batch_size != 1:
         found.append({"micro_batch_size": 1})
-    for name, least in (("token_budget", 256), ("write_batch", 8), ("max_length", 512)):
+    for name, least in (
+        ("token_budget", 256),
+        ("write_batch", 8),
+        ("max_length", 512),
+        ("max_new_tokens", 256),
+    ):
         if name in settings and getattr(given, name) > least:
             found.append({name: least})
     if config.stage in ("generate", "ppo", "evaluate") and given.batch_size > 8:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny import make_tiny, make_tiny_reward, write_prompts
+from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward, write_prompts
 from tests.trainer.judging import events_of, make_run, ranking_lines, write_lines
 from trainer import memory
 from trainer.__main__ import main
@@ -65,6 +66,34 @@ def test_the_adapter_is_counted_matrix_by_matrix(models: dict[str, Path], tmp_pa
     assert part(found, "adapter, its gradient and moments") == 464 * 2 * 16 * 16
 
 
+def test_a_reward_model_learns_in_all_layers_that_it_keeps(tmp_path: Path) -> None:
+    """Of ten layers all by default (PPO would take the top third), or those that are asked for."""
+    models = {"policy": make_tiny(tmp_path, num_hidden_layers=10)}
+    data = write_lines(tmp_path / "rankings.jsonl", ranking_lines(6))
+    inputs = {"base": models["policy"], "rankings": data}
+
+    def estimate(**config: Any) -> Estimate:
+        run = make_run(tmp_path / "run", "reward", inputs, **config)
+        return memory.estimate(load_spec(run), run, "float32", "cpu")
+
+    adapter = "adapter, its gradient and moments"
+    one_layer = 464 * 16 * 16  # as above
+    whole = estimate()
+    assert part(whole, adapter) == 10 * one_layer
+    assert part(estimate(ensemble=3, ensemble_kind="lora"), adapter) == 30 * one_layer
+    top = estimate(lora_layers=4)
+    assert part(top, adapter) == 4 * one_layer
+    # a third of the file's bytes, 32 numbers of four bytes each
+    below = data.stat().st_size / 3 * 32 * 4
+    assert part(top, "states below the adapter") == pytest.approx(below, abs=1)
+    assert part(estimate(lora_layers=4, lower_mib=0), "states below the adapter") == 0
+    cut = estimate(layers=4)
+    assert part(cut, adapter) == 4 * one_layer
+    layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32
+    assert part(whole, "base") - part(cut, "base") == 6 * layer * 4
+    assert whole.phases()["training"] > 2 * cut.phases()["training"]
+
+
 def test_training_every_weight_holds_sixteen_bytes_of_each(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -75,12 +104,26 @@ def test_training_every_weight_holds_sixteen_bytes_of_each(
 
 
 def test_the_cache_of_what_is_written(generate_run: Path) -> None:
+    """Four prompts once each and eight answers of four; on a GPU a prompt for each answer."""
     spec = load_spec(generate_run)
-    found = memory.estimate(spec, generate_run, "float32", "cpu")
     longest = max(map(len, (generate_run.parent / "prompts.jsonl").read_bytes().splitlines(True)))
-    tokens = 8 * (-(-longest // 3) + 4)  # rows × (prompt and four new ones)
-    # keys and values of 16 numbers of four bytes in two layers
-    assert part(found, "key-value cache") == tokens * 2 * 2 * 16 * 4
+    prompt = -(-longest // 3)
+    for device, tokens in (("cpu", 4 * prompt + 8 * 4), ("cuda", 8 * (prompt + 4))):
+        found = memory.estimate(spec, generate_run, "float32", device)
+        # keys and values of 16 numbers of four bytes in two layers
+        assert part(found, "key-value cache") == tokens * 2 * 2 * 16 * 4
+
+
+def test_a_sliding_window_and_other_attention_keep_a_prompt_for_each_answer(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    assert memory.read_network(models["policy"]).lean
+    sliding = shutil.copytree(models["policy"], tmp_path / "sliding")
+    config = json.loads((sliding / "config.json").read_text())
+    (sliding / "config.json").write_text(json.dumps(config | {"sliding_window": 8}))
+    assert not memory.read_network(sliding).lean
+    encoder = make_tiny_encoder(tmp_path / "encoder")  # its projections have other names
+    assert not memory.read_network(encoder).lean
 
 
 def test_half_the_bytes_in_bfloat16_and_no_packing_on_a_gpu(generate_run: Path) -> None:
