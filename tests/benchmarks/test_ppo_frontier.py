@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -18,18 +19,69 @@ def test_the_favourite_of_some_answers_in_expectation() -> None:
 
 
 def test_best_of_n_reads_the_untrained_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppo_frontier, "FRONTIER", 2)
     lines = [
         {"model": "policy", "prompt_id": "a", "text": "terrible", "score": 99.0},
         {"model": "reference", "prompt_id": "a", "text": "one two three", "score": 0.0},
         {"model": "reference", "prompt_id": "a", "text": "one", "score": 1.0},
     ]
     monkeypatch.setattr(ppo_frontier, "favourite", lambda some, n: some[min(n, 2) - 1])
-    found = ppo_frontier.best_of(lines, "brevity")
-    assert found["1"] == {"kl": 0.0, "score": 0.0, "hidden": 0.0}
+    found = ppo_frontier.best_of(ppo_frontier.own_answers(lines, "brevity"))
     assert found["2"]["kl"] == pytest.approx(math.log(2) - 0.5)
     assert found["2"]["score"] == 1.0
     assert found["2"]["hidden"] == pytest.approx(0.2)  # one word instead of three, in tens
+
+
+def test_the_optimum_is_the_reference_weighted_with_its_scores() -> None:
+    """Scores 0 and log 3 at β = 1: shares ¼ and ¾, KL ¼ log ½ + ¾ log 3/2."""
+    sets = [[(0.0, 2.0), (math.log(3), 6.0)]]
+    kl = math.log(0.5) / 4 + 3 * math.log(1.5) / 4
+    assert ppo_frontier.tilted(sets, 1.0) == pytest.approx((kl, 0.75 * math.log(3), 5.0))
+    found = ppo_frontier.optimum(sets, kl)
+    assert found == pytest.approx({"kl": kl, "beta": 1.0, "score": math.log(3) / 4, "hidden": 1.0})
+
+
+def test_the_optimum_has_one_beta_for_all_prompts() -> None:
+    """A prompt whose answers score alike costs nothing, so the other may cost twice as much."""
+    sets = [[(0.0, 2.0), (math.log(3), 6.0)], [(1.0, 0.0), (1.0, 0.0)]]
+    kl = math.log(0.5) / 4 + 3 * math.log(1.5) / 4
+    found = ppo_frontier.optimum(sets, kl / 2)
+    assert found["beta"] == pytest.approx(1.0)
+    assert found["hidden"] == pytest.approx(0.5)
+
+
+def test_a_methods_gain_is_set_beside_that_of_best_of_n() -> None:
+    seed = {
+        "best_of": {"2": {"kl": 0.25, "hidden": 0.3}},
+        "optimum": {"2": {"kl": 0.25, "hidden": 0.35}},
+        "points": {"one": {"method": "ppo", "kl": 1.0, "hidden": 0.4}},
+    }
+    assert ppo_frontier.beside(seed, "ppo", "2", "hidden") == pytest.approx(-0.1)
+    assert ppo_frontier.beside(seed, "optimum", "2", "hidden") == pytest.approx(0.05)
+    assert ppo_frontier.beside(seed, "dpo", "2", "hidden") is None
+
+
+def test_figures_of_other_policies_and_other_reward_models_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def found(accuracy: float, **kl: float) -> dict[str, object]:
+        return {"pair_accuracy": accuracy, "points": {name: {"kl": kl[name]} for name in kl}}
+
+    monkeypatch.setattr(ppo_frontier, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(ppo_frontier, "POLICIES", {"old": ("ppo", "ppo", {}), "kept": ("", "", {})})
+    ppo_frontier.keep("tiny", 0, found(0.8, old=1.0, kept=2.0))
+    monkeypatch.setattr(ppo_frontier, "POLICIES", {"new": ("ppo", "ppo", {}), "kept": ("", "", {})})
+    ppo_frontier.keep("tiny", 0, found(0.8, new=3.0))
+    points = {"kept": {"kl": 2.0}, "new": {"kl": 3.0}}
+    assert ppo_frontier.stored()["tiny"]["0"]["points"] == points
+    ppo_frontier.keep("tiny", 0, found(0.7, new=4.0))
+    assert ppo_frontier.stored()["tiny"]["0"]["points"] == {"new": {"kl": 4.0}}
+
+
+def test_a_gain_is_told_as_a_share_of_the_optimums_at_its_kl() -> None:
+    """One seed: .3 of .4 and .2 of .4."""
+    point = {"score": 0.3, "hidden": 0.2, "optimum": {"score": 0.4, "hidden": 0.4}}
+    cells = ppo_frontier._cells([point])
+    assert [cell.split()[0] for cell in cells.split(" | ")] == ["0.30", "0.20", "0.75", "0.50"]
 
 
 def test_the_gain_at_a_kl_lies_between_a_methods_points() -> None:
