@@ -13,6 +13,7 @@ import contextlib
 import errno
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -159,9 +160,16 @@ def _meet(spec: Spec) -> Callable[[], None]:
     if ranks.world() == 1:
         return lambda: None
     ranks.end_with_launcher()
-    if ranks.asks_for_zero():
+    if ranks.splits_by_zero() and not spec.config.can_split_by_zero:
         raise RunError(
-            "No stage can be launched with weights that are split by DeepSpeed (ZeRO); use a "
+            f"The stage “{spec.stage}” with these settings cannot be launched with weights that "
+            "are split by DeepSpeed (ZeRO); use a configuration of FSDP2 or DDP. It can split them "
+            "in sft with config.method full or freeze, and in prefer and bestofn with config.lora "
+            "false."
+        )
+    if ranks.splits_by_zero() and importlib.util.find_spec("deepspeed") is None:
+        raise RunError(
+            "DeepSpeed is not installed: install it (pip install deepspeed), or use a "
             "configuration of FSDP2 or DDP."
         )
     if ranks.splits() and not spec.config.can_split:

@@ -76,10 +76,18 @@ class StageConfig:
         for item in dataclasses.fields(self):
             _check_value(self.stage, item, getattr(self, item.name))
 
+    #: whether it learns by transformers' Trainer, which also knows DeepSpeed
+    by_transformers: ClassVar[bool] = False
+
     @property
     def can_split(self) -> bool:
-        """Whether its weights can be split over processes while they learn (FSDP)."""
+        """Whether its weights can be split over processes while they learn (FSDP2)."""
         return False
+
+    @property
+    def can_split_by_zero(self) -> bool:
+        """Whether DeepSpeed can split them (ZeRO-3)."""
+        return self.by_transformers and self.can_split
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StageConfig:
@@ -304,6 +312,7 @@ class SFTConfig(CheckpointedConfig):
     """Fine-tune a policy on answers that people wrote or approved."""
 
     stage: ClassVar[str] = "sft"
+    by_transformers: ClassVar[bool] = True
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("base", "pairs"),)
     may_use: ClassVar[tuple[str, ...]] = ("heldout",)
 
@@ -593,6 +602,7 @@ class PreferConfig(CheckpointedConfig):
     """Improve a policy from rankings directly (DPO), or from scored answers of its own (RLOO)."""
 
     stage: ClassVar[str] = "prefer"
+    by_transformers: ClassVar[bool] = True
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("policy", "rankings"),
         ("policy", "reward", "prompts"),
@@ -683,6 +693,7 @@ class BestOfNConfig(CheckpointedConfig):
     """Write n answers a prompt, keep the one that scores best, and fine-tune on it."""
 
     stage: ClassVar[str] = "bestofn"
+    by_transformers: ClassVar[bool] = True
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("policy", "reward", "prompts"),)
 
     answers: int = knob(4, "answers written to each prompt, of which one is kept (n)", low=1)

@@ -192,8 +192,8 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
 
 
 def is_split(tensor: Tensor) -> bool:
-    """Whether this process holds only its part of the tensor (a DTensor)."""
-    return hasattr(tensor, "full_tensor")
+    """Whether this process holds only its part of the tensor (a DTensor, or DeepSpeed's weight)."""
+    return hasattr(tensor, "full_tensor") or hasattr(tensor, "ds_tensor")
 
 
 def _sharding() -> Any:
@@ -232,14 +232,33 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
 
 def split_frozen(model: Any, accelerator: Any) -> None:
     """Split a model that learns nothing beside one that does (sharding.split_frozen)."""
-    if ranks.splits():
+    if ranks.splits() and not ranks.splits_by_zero():
         _sharding().split_frozen(model, accelerator)
+
+
+def zero() -> Any:
+    """What DeepSpeed's weights need (trainer/zero.py); only there where it splits them."""
+    return importlib.import_module("trainer.zero")
+
+
+def own_piece(tensor: Tensor, size: int) -> Tensor:
+    """This process's piece of the flattened tensor, cut into pieces of that size, the last of which
+    is filled up with zeros: DeepSpeed's way to split.
+    """
+    flat = tensor.flatten()
+    flat = torch.nn.functional.pad(flat, (0, size * ranks.world() - flat.numel()))
+    return flat[ranks.rank() * size :][:size]
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """The tensor as one process alone would have it, for every process; all ask for it together."""
     given: Any = tensor
-    return given.detach().full_tensor() if is_split(tensor) else tensor
+    if hasattr(tensor, "ds_tensor"):
+        given = zero().whole(tensor)
+    elif is_split(tensor):
+        given = given.detach().full_tensor()
+    found: Tensor = given
+    return found
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -49,6 +49,9 @@ HEAD_ROWS = 256
 #: bytes of text that make a token
 TOKEN_BYTES = 3
 BYTES = {"float32": 4, "bfloat16": 2}
+#: what there is of an embedding that the head shares where accelerate splits it: the weight, what
+#: it was gathered into, the gradients of both its uses, their sum, and that sum as it is sent
+COPIES = 6
 #: a float32 weight's gradient and its two moments (Adam), in bytes; with the weight itself 16
 LEARNED = 12
 
@@ -279,7 +282,7 @@ class Plan:
             return
         own = stays + (net.parameters - stays) / ranks.world()
         self.add(f"{name}, whole, beside its part", (net.parameters + own) * size, after)
-        self.part(name, net, size, stays=stays, phase="training")
+        self.part(name, net, size, stays=stays, copies=3, phase="training")
 
     def part(
         self,
@@ -289,16 +292,18 @@ class Plan:
         *,
         stays: int = 0,
         share: float = 1.0,
+        copies: int = COPIES,
         phase: str = "",
     ) -> None:
         """This process's part of split weights, of which that share learns, with its gradient and
-        moments, and what is gathered while it computes; `stays` weights are never split.
+        moments, and what is gathered while it computes: so many copies of the largest piece.
+        `stays` weights are never split.
         """
         own = stays + (net.parameters - stays) / ranks.world()
         count = own * (size + share * LEARNED)
         self.add(f"part of the {name}, gradient, moments", count, phase)
         largest = max(net.parameters / net.layers, net.vocabulary * net.width - stays)
-        self.add("two layers at once, with a gradient", 3 * largest * size, "training")
+        self.add("what is whole at once, with its gradient", copies * largest * size, "training")
 
     def states(
         self, net: Network, tokens: int, row: int, phase: str, *, layers: int, size: int = 0

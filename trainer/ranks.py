@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-#: how weights are split, whatever else a configuration of FSDP says: by version 2, layer for layer,
+#: how weights are split, whatever else a configuration says: by version 2 of FSDP, layer for layer,
 #: each process reading the whole model and keeping its part where it computes
-SPLITTING = {
+FSDP = {
     "FSDP_VERSION": "2",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
@@ -24,6 +24,19 @@ SPLITTING = {
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
     "FSDP_ACTIVATION_CHECKPOINTING": "false",  # the trainer has a setting of its own
 }
+#: the same by DeepSpeed; number formats are the trainer's choice
+ZERO = {
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto",
+    "ACCELERATE_GRADIENT_CLIPPING": "auto",
+    "ACCELERATE_MIXED_PRECISION": "no",
+}
+#: what a configuration may not decide: the model knows its layers, and a file of DeepSpeed's own
+#: would take the place of the settings above
+DECIDED = ("FSDP_TRANSFORMER_CLS_TO_WRAP", "ACCELERATE_DEEPSPEED_CONFIG_FILE")
 
 
 def world() -> int:
@@ -52,20 +65,21 @@ def is_main() -> bool:
 
 
 def splits() -> bool:
-    """Whether the launcher asks for weights that are split over the processes (FSDP)."""
-    return world() > 1 and _asked("ACCELERATE_USE_FSDP")
+    """Whether the launcher asks for weights that are split over the processes (FSDP or ZeRO)."""
+    return world() > 1 and (_asked("ACCELERATE_USE_FSDP") or splits_by_zero())
+
+
+def splits_by_zero() -> bool:
+    """Whether DeepSpeed is to split them (ZeRO), which it does in a way of its own."""
+    return world() > 1 and _asked("ACCELERATE_USE_DEEPSPEED")
 
 
 def settle_splitting() -> None:
-    """Let transformers' Trainer split weights as the trainer's own loops do."""
+    """Let transformers' Trainer split weights in our way, whatever a configuration says."""
     if splits():
-        os.environ.pop("FSDP_TRANSFORMER_CLS_TO_WRAP", None)  # the model knows its layers
-        os.environ.update(SPLITTING)
-
-
-def asks_for_zero() -> bool:
-    """Whether the launcher asks for DeepSpeed's ZeRO, which splits weights in a way of its own."""
-    return world() > 1 and _asked("ACCELERATE_USE_DEEPSPEED")
+        os.environ.update(ZERO if splits_by_zero() else FSDP)
+        for name in DECIDED:
+            os.environ.pop(name, None)
 
 
 def _asked(wish: str) -> bool:

@@ -3,8 +3,8 @@
 Choices
 - Checkpoints are ours (safetensors and JSON with a manifest), so a run is resumed from what was
   checked, nothing is unpickled, and the trained weights alone are kept, not the frozen base.
-- Where weights are split over the processes (FSDP2), accelerate does it; checkpoints hold whole
-  ones, and what is measured and written is a plain model.
+- Where weights are split over the processes, accelerate does it (FSDP2) or lets DeepSpeed do it
+  (ZeRO-3, zero.py); checkpoints hold whole ones, and what is measured and written is a plain model.
 - Figures go into events, and a wish to stop goes into the trainer, through one callback.
 - A loss that is no number ends the run before it is saved.
 TRL itself is imported by its two stages alone.
@@ -53,6 +53,15 @@ class Journey:
     figure: tuple[str, int] = ("loss", -1)
 
 
+#: DeepSpeed's own sizes are made for the largest models: its buffers would be larger than a small
+#: one, of which nothing would be split
+SIZES = {
+    "reduce_bucket_size": "auto",
+    "stage3_prefetch_bucket_size": "auto",
+    "stage3_param_persistence_threshold": "auto",
+}
+
+
 class Kept:
     """Put before a Trainer: its checkpoints become ours."""
 
@@ -65,15 +74,20 @@ class Kept:
     lr_scheduler: Any
     accelerator: Any
     is_fsdp_enabled: bool
+    #: what is trained, in the order in which an optimiser of one process numbers it
+    ordered: list[nn.Parameter]
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()  # type: ignore[misc]
         state = self.accelerator.state
-        if ranks.splits() and state.distributed_type != DistributedType.FSDP:
+        wants_fsdp = ranks.splits() and not ranks.splits_by_zero()
+        if wants_fsdp and state.distributed_type != DistributedType.FSDP:
             # accelerate passes the wish over where there are no GPUs, though all of it works there.
             PartialState().distributed_type = state.distributed_type = DistributedType.FSDP
             state.fsdp_plugin = FullyShardedDataParallelPlugin()
             self.is_fsdp_enabled = True
+        if ranks.splits_by_zero():
+            state.deepspeed_plugin.deepspeed_config["zero_optimization"] |= SIZES
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
@@ -82,8 +96,8 @@ class Kept:
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         context, step = self.journey.context, self.journey.offset + self.state.global_step
-        tensors: dict[str, Tensor] = {f"learned.{n}": p.data for n, p in self.learned.items()}
-        tensors |= optimizer_state(self.optimizer)
+        tensors: dict[str, Tensor] = {f"learned.{n}": p for n, p in self.learned.items()}
+        tensors |= self._optimizer_state()
         tensors["random"] = torch.random.get_rng_state()
         state = {
             **self.journey.known,
@@ -103,21 +117,48 @@ class Kept:
         ]
         return {step: sign * sum(values) / len(values)} if values else {}
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint = self.journey.checkpoint
-        if checkpoint is None:
-            return
-        with torch.no_grad():
-            for name, parameter in self.learned.items():
-                whole = checkpoint.tensors[f"learned.{name}"]
-                parameter.copy_(distributed.part_of(whole, parameter))
+    def create_optimizer(self, *given: Any) -> Any:
+        optimizer = super().create_optimizer(*given)  # type: ignore[misc]
+        self.ordered = [one for group in optimizer.param_groups for one in group["params"]]
+        return optimizer
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        kept = self.journey.checkpoint
-        if kept is None:
-            return
-        load_optimizer(self.optimizer, kept.tensors)
-        schedule = kept.state["schedule"]
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimiser knows, as tensors by name."""
+        if ranks.splits_by_zero():
+            found: dict[str, Tensor] = distributed.zero().optimizer_state(
+                self.optimizer, self.ordered
+            )
+            return found
+        return optimizer_state(self.optimizer)
+
+    def _prepare_for_training(self, max_steps: int, loader: Any, resume: str | None) -> Any:
+        """Weights are put back while they are still whole, and what belongs to split ones after
+        that; the Trainer would look for files of its own.
+        """
+        checkpoint = self.journey.checkpoint
+        if checkpoint is not None:
+            self._load_weights(checkpoint)
+        prepared = super()._prepare_for_training(max_steps, loader, None)  # type: ignore[misc]
+        if checkpoint is not None:
+            self._load_optimizer(checkpoint)
+        return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing: `_prepare_for_training` does it."""
+
+    @torch.no_grad()
+    def _load_weights(self, checkpoint: Checkpoint) -> None:
+        for name, parameter in self.learned.items():
+            parameter.copy_(checkpoint.tensors[f"learned.{name}"])
+
+    def _load_optimizer(self, checkpoint: Checkpoint) -> None:
+        if ranks.splits_by_zero():
+            names = {id(parameter): name for name, parameter in self.learned.items()}
+            weights = [checkpoint.tensors[f"learned.{names[id(one)]}"] for one in self.ordered]
+            distributed.zero().load(self.optimizer, self.ordered, weights, checkpoint.tensors)
+        else:
+            load_optimizer(self.optimizer, checkpoint.tensors)
+        schedule = checkpoint.state["schedule"]
         self.lr_scheduler.load_state_dict(schedule)
         # A scheduler tells the optimiser its rate only after a step: the first one needs it now.
         for group, rate in zip(self.optimizer.param_groups, schedule["_last_lr"], strict=True):
@@ -233,8 +274,11 @@ def plain_model(path: Path, placement: Placement, trained: Any) -> Any:
 @torch.no_grad()
 def take_over(plain: nn.Module, trained: Any) -> None:
     """Give a plain model the weights that were learned, one after the other."""
-    own = plain.state_dict()
-    for name, tensor in merged_state(trained).items():
+    own, given = plain.state_dict(), merged_state(trained)
+    # DeepSpeed's weights are empty in a state, but know themselves where their parts are.
+    named = trained.named_parameters(remove_duplicate=False)
+    split = {name: one for name, one in named if hasattr(one, "ds_tensor")}
+    for name, tensor in (given | split).items():
         own[name].copy_(distributed.whole_tensor(tensor))
 
 
@@ -253,6 +297,8 @@ def train(fit: Any, journey: Journey) -> None:
             text = json.dumps(journey.checkpoint.state["trainer"])
             (Path(folder) / "trainer_state.json").write_text(text, "utf-8")
             fit.train(resume_from_checkpoint=folder)
+    if ranks.splits_by_zero():
+        distributed.zero().forget()
     done, total = fit.state.global_step, fit.state.max_steps
     if journey.context.should_stop() and done < total:
         raise Stopped(f"Stopped after step {done} of {total}.")

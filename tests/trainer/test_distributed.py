@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
@@ -226,7 +227,8 @@ def test_the_second_process_has_every_other_item_and_writes_nothing(tmp_path: Pa
     [
         ("sft", "FSDP", "cannot be launched with weights that are split"),
         ("reward", "FSDP", "cannot be launched with weights that are split"),  # an adapter
-        ("pretrain", "DEEPSPEED", "No stage can be launched with weights that are split by Deep"),
+        ("pretrain", "DEEPSPEED", "cannot be launched with weights that are split by DeepSpeed"),
+        ("sft", "DEEPSPEED", "cannot be launched with weights that are split by DeepSpeed"),
     ],
 )
 def test_split_weights_are_refused_by_name(
@@ -243,6 +245,24 @@ def test_split_weights_are_refused_by_name(
     assert main(["run", str(run)]) == 1
     assert sentence in capsys.readouterr().err
     assert not (run / "events.jsonl").exists()  # the first process says it
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_without_deepspeed_its_configuration_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage, inputs, config = specs(tmp_path)["sft"]
+    run = make_run(tmp_path / "run", stage, inputs, **config | {"method": "full"})
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["run", str(run)]) == 1
+    assert "DeepSpeed is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_deepspeed_s_pieces_are_flat_and_the_last_is_filled_up() -> None:
+    whole = torch.tensor([[1.0], [2.0], [3.0]])
+    assert distributed.own_piece(whole, 2).tolist() == [3.0, 0.0]
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
-"""Weights split over two processes learn what whole ones do (FSDP2), and come out whole."""
+"""Weights split over two processes learn what whole ones do (FSDP2, and ZeRO-3 where DeepSpeed is
+installed), and come out whole.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,19 @@ LOADERS: dict[str, Any] = {
     "rloo": AutoModelForCausalLM,
     "bestofn": AutoModelForCausalLM,
 }
+#: what learns by transformers' Trainer, which knows DeepSpeed
+BY_TRANSFORMERS = ("sft", "freeze", "dpo", "rloo", "bestofn")
+pytestmark = pytest.mark.timeout(600)  # the first test of a configuration waits for all its runs
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed (docs/scaling.md)"
+)
+#: each configuration with the runs that it can split
+everywhere = pytest.mark.parametrize(
+    ("runs", "name"),
+    [("fsdp2.yaml", name) for name in LOADERS]
+    + [pytest.param("zero3.yaml", name, marks=needs_deepspeed) for name in BY_TRANSFORMERS],
+    indirect=["runs"],
+)
 NUMBERS = ("one", "two")
 #: TRL takes the mean of micro batches, which hold other rows when there are two processes
 BY_MICRO_BATCH = "token_accuracy"
@@ -49,11 +65,28 @@ FREEZE = {"method": "freeze", "train_layers": 1}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """All runs under a configuration, made when they are first asked for."""
+    found: dict[str, Path] = {}
+
+    def get(config: str) -> Path:
+        if config not in found:
+            found[config] = run_all(tmp_path_factory.mktemp("split"), config)
+        return found[config]
+
+    return get
+
+
+@pytest.fixture
+def runs(request: pytest.FixtureRequest, launched: Callable[[str], Path]) -> Path:
+    """The runs under the configuration that a test is for."""
+    return launched(request.param)
+
+
+def run_all(folder: Path, configuration: str) -> Path:
     """Each run by one process (“one”) and by two (“two”), those again from their first checkpoint
     on, and one that one process began and two went on with (“taken over”).
     """
-    folder = tmp_path_factory.mktemp("split")
     wanted = specs(folder)
     _, inputs, config = wanted["reward"]
     kept = {"checkpoint_every": 1, "keep_checkpoints": 9}
@@ -85,6 +118,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     together = []
     for name, (stage, data, settings) in given.items():
+        if configuration == "zero3.yaml" and name not in BY_TRANSFORMERS:
+            continue
         for number in NUMBERS:
             make_run(folder / f"{name} {number}", stage, data, **settings)
         one = folder / f"{name} one"
@@ -93,11 +128,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         together += [f"{name} two", f"{name} two again", f"{name} taken over"]
     folders = [str(folder / name) for name in together]
     done = launch(
-        "-m", "tests.trainer.together", *folders, config="fsdp2.yaml",
-        options=["--num_processes=2"], timeout=300,
+        "-m", "tests.trainer.together", *folders, config=configuration,
+        options=["--num_processes=2"], timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    split = json.loads(done.stdout)
+    split = json.loads(done.stdout.splitlines()[-1])  # DeepSpeed has said other things before
     assert split.keys() == set(together)
     assert all(split.values()), split
     return folder
@@ -111,7 +146,7 @@ def run_quietly(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_split_weights_learn_what_whole_ones_do(name: str, runs: Path) -> None:
     alone, together = (events_of(runs / f"{name} {n}", "metric") for n in NUMBERS)
     assert [event["step"] for event in alone] == [event["step"] for event in together]
@@ -122,7 +157,7 @@ def test_split_weights_learn_what_whole_ones_do(name: str, runs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_what_comes_out_is_a_plain_whole_model(name: str, runs: Path) -> None:
     one, two = (runs / f"{name} {n}" / "out" for n in NUMBERS)
     assert verify_manifest(two) == []
@@ -136,7 +171,7 @@ def test_what_comes_out_is_a_plain_whole_model(name: str, runs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_a_checkpoint_holds_whole_tensors_by_the_same_names(name: str, runs: Path) -> None:
     step = first_step(runs / f"{name} one") + 1
     one, two = (
@@ -150,7 +185,7 @@ def test_a_checkpoint_holds_whole_tensors_by_the_same_names(name: str, runs: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_a_resumed_split_run_is_the_undisturbed_one_bit_for_bit(name: str, runs: Path) -> None:
     undisturbed, resumed = (runs / f"{name} {n}" for n in ("two", "two again"))
     assert events_of(resumed, "started")[0]["resumed_from"] == first_step(resumed)
@@ -161,7 +196,7 @@ def test_a_resumed_split_run_is_the_undisturbed_one_bit_for_bit(name: str, runs:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_two_processes_go_on_with_what_one_began_and_the_other_way_round(
     name: str, runs: Path, tmp_path: Path
 ) -> None:
@@ -177,7 +212,7 @@ def test_two_processes_go_on_with_what_one_began_and_the_other_way_round(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOADERS)
+@everywhere
 def test_both_reports_say_the_same(name: str, runs: Path) -> None:
     one, two = (json.loads((runs / f"{name} {n}/out/report.json").read_text()) for n in NUMBERS)
     assert one.keys() == two.keys()
@@ -249,7 +284,7 @@ def test_a_file_of_fsdp_s_first_version_or_other_wishes_splits_as_ours_does(
         "RANK": "0",
         "WORLD_SIZE": "2",
     }
-    for name in wishes.keys() | ranks.SPLITTING.keys():
+    for name in wishes.keys() | ranks.FSDP.keys():
         monkeypatch.setenv(name, wishes.get(name, ""))
     ranks.settle_splitting()
     assert os.environ["FSDP_VERSION"] == "1"  # without the wish to split nothing is touched
@@ -262,6 +297,25 @@ def test_a_file_of_fsdp_s_first_version_or_other_wishes_splits_as_ours_does(
     assert not plugin.cpu_ram_efficient_loading
     assert not plugin.activation_checkpointing
     assert plugin.transformer_cls_names_to_wrap is None
+
+
+def test_a_file_of_deepspeed_s_other_stages_or_wishes_splits_as_ours_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wishes = {
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme",
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": "mine.json",
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+    }
+    for name in wishes.keys() | ranks.ZERO.keys():
+        monkeypatch.setenv(name, wishes.get(name, ""))
+    ranks.settle_splitting()
+    assert os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
+    assert os.environ["ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE"] == "none"
+    assert "ACCELERATE_DEEPSPEED_CONFIG_FILE" not in os.environ
 
 
 @pytest.fixture

@@ -46,4 +46,4 @@ if __name__ == "__main__":
         if code := run(Path(argument)):
             sys.exit(code)  # the launcher ends the others
     if ranks.is_main():
-        sys.stdout.write(json.dumps(split))
+        sys.stdout.write(f"\n{json.dumps(split)}\n")

@@ -32,6 +32,7 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from torch import Tensor, nn
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
+from trl.models import prepare_deepspeed
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
@@ -477,6 +478,9 @@ class RLOO(Kept, RLOOTrainer):
 def make_rloo(opened: Opened, judge: Judge, prompts: Sequence[Prompt]) -> RLOO:
     """TRL's trainer over the prompts of all steps."""
     config, context = opened.config, opened.context
+    writer = opened.model
+    if ranks.splits():
+        writer = load_policy(context.input("policy"), opened.placement)
     arguments = RLOOConfig(
         **settings(context, opened.placement.device),
         num_train_epochs=1,
@@ -499,13 +503,13 @@ def make_rloo(opened: Opened, judge: Judge, prompts: Sequence[Prompt]) -> RLOO:
         train_dataset=Dataset.from_dict(rows),
         processing_class=opened.tokenizer,
     )
-    fit.opened, fit.writer = opened, opened.model
-    if ranks.splits():
-        fit.writer = load_policy(context.input("policy"), opened.placement)
+    fit.opened, fit.writer = opened, writer
     if config.kl_coef:
         fit.beta, fit.ref_model = config.kl_coef, opened.reference
         add_fused_lm_head(opened.reference, temperature=config.temperature)
         distributed.split_frozen(opened.reference, fit.accelerator)
+        if ranks.splits_by_zero():
+            fit.ref_model = prepare_deepspeed(opened.reference, fit.accelerator)
     return fit
 
 
