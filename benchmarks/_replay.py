@@ -31,16 +31,15 @@ from safetensors.numpy import load_file, save_file
 from trainer.config import resolve_path
 from trainer.data import length_buckets
 from trainer.modeling import (
-    Placement,
     chat_ids,
-    choose_dtype,
     collate,
     load_policy,
     load_tokenizer,
     lower_result,
-    packed,
     shares_prompts,
 )
+from trainer.packing import packed
+from trainer.placement import Placement, choose_dtype
 
 Floats = NDArray[np.float64]
 

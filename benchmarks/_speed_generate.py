@@ -89,13 +89,13 @@ def ours(options: argparse.Namespace) -> None:
     """The trainer's own loop."""
     import torch
 
-    from trainer import modeling, rollout
+    from trainer import modeling, packing, placement, rollout
     from trainer.types import Sampling
 
     torch.set_num_threads(options.threads)
     path = model_path()
     tokenizer = modeling.load_tokenizer(path)
-    model = modeling.load_policy(path, modeling.Placement(torch.device("cpu"), torch.bfloat16))
+    model = modeling.load_policy(path, placement.Placement(torch.device("cpu"), torch.bfloat16))
     ids = [modeling.chat_ids(tokenizer, messages) for messages in prompts(options.conversations)]
 
     def write(tokens: int) -> int:
@@ -103,7 +103,7 @@ def ours(options: argparse.Namespace) -> None:
             [rollout.answer_seed(options.seed, prompt, n) for n in range(ANSWERS)]
             for prompt in range(PROMPTS)
         ]
-        with modeling.packed(model) as writer:
+        with packing.packed(model) as writer:
             answers = rollout.generate(
                 writer, ids, seeds, Sampling(tokens), stop=[], pad=tokenizer.pad_token_id,
                 batch_size=PROMPTS * ANSWERS,
@@ -208,11 +208,11 @@ def check() -> None:
     """Refuse weights that do not say the same: rounding may turn one or two of the likeliest."""
     import torch
 
-    from trainer import modeling
+    from trainer import modeling, placement
 
     what = job(os.cpu_count() or 1, 0, conversations=False)
     theirs = json.loads(ask_llama(what, "--check"))
-    place = modeling.Placement(torch.device("cpu"), torch.bfloat16)
+    place = placement.Placement(torch.device("cpu"), torch.bfloat16)
     model = modeling.load_policy(model_path(), place)
     ours = [int(model(torch.tensor([ids])).logits[0, -1].argmax()) for ids in what["prompts"]]
     same = sum(one == other for one, other in zip(ours, theirs, strict=True))

@@ -107,7 +107,7 @@ def tell_estimate(folder: Path) -> None:
     """Print what a run folder's run will hold in memory, part by part."""
     spec = load_spec(folder)
     set_environment(spec.config.threads)
-    sys.stdout.write(importlib.import_module("trainer.modeling").memory_table(spec, folder) + "\n")
+    sys.stdout.write(importlib.import_module("trainer.placement").memory_table(spec, folder) + "\n")
 
 
 def run_folder(folder: Path) -> int:

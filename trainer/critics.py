@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer import distributed, modeling, rewards
+from trainer import adapters, distributed, modeling, rewards
 from trainer.config import PPOConfig
 from trainer.episodes import Actors, MicroBatch, Rollout
 from trainer.judging import Scorer
@@ -86,9 +86,9 @@ def head_of(scorer: Scorer) -> nn.Linear:
 def adapt(scorer: Scorer, config: PPOConfig, seed: int) -> dict[str, nn.Parameter]:
     """Put an adapter into the reward model; with it off the model scores as before."""
     depth = modeling.adapted_depth(scorer.model, config.lora_layers)
-    targets = modeling.linear_names(scorer.model, depth)
-    modeling.add_lora(scorer.model, config.lora_r, config.lora_alpha, seed, targets)
-    return modeling.adapter_parameters(scorer.model)
+    targets = adapters.linear_names(scorer.model, depth)
+    adapters.add_lora(scorer.model, config.lora_r, config.lora_alpha, seed, targets)
+    return adapters.adapter_parameters(scorer.model)
 
 
 @torch.no_grad()

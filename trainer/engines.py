@@ -30,8 +30,10 @@ import torch
 from transformers import PreTrainedModel
 
 from trainer import ranks
+from trainer.adapters import merged_state, save_merged
 from trainer.events import RunError
-from trainer.modeling import longest_context, merged_state, packed, save_merged, stop_ids
+from trainer.modeling import longest_context, stop_ids
+from trainer.packing import packed
 from trainer.rollout import generate
 from trainer.types import Sampled, Sampling
 

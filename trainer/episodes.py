@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import distributed, modeling, ranks, rewards
+from trainer import adapters, distributed, modeling, ranks, rewards
 from trainer.config import PPOConfig
 from trainer.data import Messages
 from trainer.engines import Engine
@@ -66,7 +66,7 @@ class Actors:
         if self.frozen is not None:
             yield self.frozen
             return
-        with modeling.reference(self.policy):
+        with adapters.reference(self.policy):
             yield self.policy
 
 

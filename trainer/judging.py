@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import distributed, modeling, scoring
+from trainer import adapters, distributed, modeling, scoring
 from trainer.data import Messages
 from trainer.types import Batch
 
@@ -94,7 +94,7 @@ def judge_tokens(
     score = torch.zeros(count, device=device)
     members = torch.zeros((count, scorer.size), device=device) if scorer.size else None
     for place, batch in parts:
-        with modeling.reference(scorer.model):  # a critic's adapter has no say here
+        with adapters.reference(scorer.model):  # a critic's adapter has no say here
             states = modeling.hidden_states(scorer.model, batch)
         flat = states.reshape(-1, states.shape[-1])
         ends = flat[batch.last]
@@ -107,7 +107,7 @@ def judge_tokens(
     if members is not None and scorer.adapters:
         members[:, 0] = score
     for number, member in enumerate(scorer.adapters, 1):
-        with scoring.speaking(scorer.model, member), modeling.reference(scorer.model):
+        with scoring.speaking(scorer.model, member), adapters.reference(scorer.model):
             for place, batch in parts:
                 # What lower layers gave is the first member's.
                 ends = scoring.last_states(scorer.model, batch._replace(lower=None))

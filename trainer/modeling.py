@@ -1,11 +1,10 @@
-"""Models as the trainer uses them: loading, adapters, log-probabilities, and packed weights for
-inference.
+"""Models as the trainer uses them: loading, conversations as tokens, batches, log-probabilities.
 
 Choices
-- One model in memory: the policy is a frozen base with a low-rank adapter, the reference is the
-  same with it off.
+- One model in memory: the policy is a frozen base with a low-rank adapter (adapters.py), the
+  reference is the same with it off.
 - Any transformers decoder: nothing here is a second implementation of a network. Plain linear
-  layers are swapped for faster twins that compute the same (`add_lora`, `packed`), and tests
+  layers are swapped for faster twins that compute the same (adapters.py, packing.py), and tests
   compare them with the originals.
 - The language-model head runs only where an answer token is predicted, and its gradient is formed
   in the forward pass, so that no (tokens, vocabulary) tensor outlives a chunk.
@@ -18,17 +17,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import os
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import Linear as LoraLinear
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -37,145 +30,21 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from trainer import blocks, memory, ranks
-from trainer.config import Spec
 from trainer.events import RunError, is_out_of_memory
 from trainer.kernels import (
     LEAN,
     LeanNorm,
-    LoraProduct,
-    PackedLinear,
     TokenLogprob,
-    can_pack,
 )
-from trainer.types import Batch, Lower, Message, RunContext
+from trainer.placement import Placement
+from trainer.types import Batch, Lower, Message
 
 logging.disable_progress_bar()
 
-ADAPTER = "default"
 #: from this many layers on only the top third is adapted by default
 DEEP = 9
-#: below this many parameters a CPU gains nothing from bfloat16
-SMALL_MODEL = 20_000_000
-
-
-# --- where and in which numbers -----------------------------------------------------------------
-
-
-class Placement(NamedTuple):
-    """Where a model computes and in which number format."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
-def start(context: RunContext, model: Path | int, resumed_from: int | None = None) -> Placement:
-    """Choose device, number format and threads for a stage, and say so in its `started` event;
-    refuses a run for which there is not enough memory.
-
-    `model` is a folder, or the number of parameters of a model that does not exist yet.
-    """
-    config = context.spec.config
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) - 1))
-    torch.set_num_threads(config.threads or threads)
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device, model)
-    numbers = str(dtype).removeprefix("torch.")
-    room = free_memory(device)
-    needs = memory.check(context.spec, context.folder, numbers, device.type, room)
-    torch.manual_seed(context.spec.seed)
-    if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    context.emit(
-        "started",
-        attempt=context.attempt,
-        pid=os.getpid(),
-        stage=context.spec.stage,
-        threads=torch.get_num_threads(),
-        dtype=numbers,
-        device=str(device),
-        needs_mib=needs,
-        resumed_from=resumed_from,
-    )
-    return Placement(device, dtype)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process may have on a device; None where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = memory.free_memory()
-    return None if free is None else free // ranks.local_world()
-
-
-def memory_table(spec: Spec, folder: Path) -> str:
-    """What a run will need, part by part, and what is free where it would run."""
-    device = choose_device(spec.config.device)
-    dtype = choose_dtype(spec.config.dtype, device, memory.main_model(spec, folder))
-    numbers = str(dtype).removeprefix("torch.")
-    found = memory.estimate(spec, folder, numbers, device.type)
-    return memory.as_table(found, free_memory(device))
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes the first CUDA device when there is one."""
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", ranks.local_rank())
-    if name == "auto":
-        return torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(
-            f"config.device is “{name}”, which cannot be used here ({reason}); choose auto or cpu."
-        ) from None
-    return device
-
-
-def choose_dtype(name: str, device: torch.device, model: Path | int) -> torch.dtype:
-    """`auto`: bfloat16 where it is faster: on a GPU, or on a CPU that is good at it for a model of
-    some size.
-    """
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16
-    count = model if isinstance(model, int) else parameter_count(model)
-    quick = device.type == "cpu" and count > SMALL_MODEL and quick_at_bfloat16()
-    return torch.bfloat16 if quick else torch.float32
-
-
-def quick_at_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32.
-
-    With AMX, or with AMD's AVX512-BF16. Intel's takes longer than float32 (docs/log.md,
-    2026-11-29), so that is what its processors get where a virtual machine hides AMX.
-    """
-    able = torch.cpu.get_capabilities()
-    if able.get("amx_bf16"):
-        return True
-    return bool(able.get("avx512_bf16")) and "intel" not in str(able.get("cpu_name")).lower()
-
-
-def parameter_count(path: Path) -> int:
-    """Numbers in a model folder's safetensors files, read from their headers alone."""
-    total = 0
-    for file in path.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                total += count
-    return total
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -242,7 +111,7 @@ def quicken(model: PreTrainedModel) -> None:
     if model.device.type != "cpu":
         model.set_attn_implementation("sdpa")
         return
-    ids, mask = _probe(model)
+    ids, mask = probe(model)
 
     def states() -> Tensor:
         found: Tensor = trunk(model)(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -284,6 +153,14 @@ def _quicken_norm(norm: nn.Module) -> bool:
 
     norm.forward = forward
     return True
+
+
+def probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """A few tokens in two rows, the second one padded, and their mask."""
+    ids = torch.arange(16, device=model.device).view(2, 8) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    return ids, mask
 
 
 def same(found: Tensor, wanted: Tensor) -> bool:
@@ -784,279 +661,3 @@ def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
         logits = logits * scale
     divisor = getattr(config, "logits_scaling", None)  # Granite divides
     return logits / divisor if divisor else logits
-
-
-# --- adapters -----------------------------------------------------------------------------------
-
-
-class _LeanLora(LoraLinear):
-    """peft's LoRA linear layer with one adapter and no dropout, computed without float32 copies of
-    its input.
-    """
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        base = self.base_layer
-        if self.disable_adapters or self.merged or args or kwargs:
-            result: Tensor = super().forward(x, *args, **kwargs)
-            return result
-        a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        return LoraProduct.apply(x, base.weight, base.bias, a, b, self.scaling[ADAPTER])
-
-
-def add_lora(
-    model: PreTrainedModel, r: int, alpha: float, seed: int, targets: Sequence[str] = ()
-) -> PreTrainedModel:
-    """Put a float32 low-rank adapter on every linear layer of the trunk, or on `targets`, in place.
-
-    B starts at 0, so the adapted model is the base until the first step. Only adapter weights want
-    gradients.
-    """
-    names = list(targets) or linear_names(model)
-    config = LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=names,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(
-                f"{type(model).__name__} takes no low-rank adapter ({reason}); use another base."
-            ) from error
-    model.requires_grad_(False)
-    for layer in lora_layers(model).values():
-        layer.lora_A[ADAPTER].float().requires_grad_(True)
-        layer.lora_B[ADAPTER].float().requires_grad_(True)
-        if type(layer) is LoraLinear and type(layer.base_layer) is nn.Linear:
-            layer.__class__ = _LeanLora
-    return model
-
-
-def linear_names(model: PreTrainedModel, depth: int = 0) -> list[str]:
-    """Full names of the trunk's linear layers, those of its first `depth` layers left out."""
-    lower: set[nn.Module] = set()
-    if depth:
-        owner, name = layers_of(model)
-        lower = {module for layer in getattr(owner, name)[:depth] for module in layer.modules()}
-    prefix = model.base_model_prefix
-    return [
-        f"{prefix}.{name}"
-        for name, module in trunk(model).named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module not in lower
-    ]
-
-
-def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """The adapted layers by name."""
-    return {
-        name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)
-    }
-
-
-def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Trainable adapter weights by name, in a fixed order."""
-    return {name: value for name, value in model.named_parameters() if "lora_" in name}
-
-
-@contextlib.contextmanager
-def reference(model: nn.Module) -> Iterator[None]:
-    """The frozen policy that the KL penalty is measured against: the same weights, adapter off.
-
-    Only the switch of each layer is turned. peft's own methods also turn requires_grad of adapters
-    off and on, which between two forward passes freezes one silently.
-    """
-    layers = list(lora_layers(model).values())
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._disable_adapters = False
-
-
-def merged_weight(layer: LoraLinear) -> Tensor:
-    """W + s·BA in the base's number format; summed in float32."""
-    base = layer.base_layer.weight
-    delta = layer.lora_B[ADAPTER].weight @ layer.lora_A[ADAPTER].weight
-    if isinstance(layer.base_layer, Conv1D):
-        delta = delta.T
-    return torch.add(base.float(), delta, alpha=layer.scaling[ADAPTER]).to(base.dtype)
-
-
-@torch.no_grad()
-def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights of the plain model that computes what the adapted one does."""
-    layers = lora_layers(model)
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if ".lora_" in name:
-            continue
-        owner, _, leaf = name.rpartition(".base_layer.")
-        plain = f"{owner}.{leaf}" if owner else name
-        merge = owner in layers and leaf == "weight"
-        state[plain] = merged_weight(layers[owner]) if merge else tensor
-    return state
-
-
-@torch.no_grad()
-def merge(model: PreTrainedModel) -> None:
-    """Make the adapted model the plain one that computes the same, in place."""
-    for name, layer in lora_layers(model).items():
-        owner, _, leaf = name.rpartition(".")
-        plain = layer.base_layer
-        plain.weight.data = merged_weight(layer)
-        setattr(model.get_submodule(owner), leaf, plain)
-
-
-def save_merged(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """The plain model with its tokenizer, as `from_pretrained` loads it."""
-    model.save_pretrained(str(folder), state_dict=merged_state(model))
-    tokenizer.save_pretrained(str(folder))
-
-
-def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
-    """The adapter alone, as peft loads it on the base model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(model, adapter_name=ADAPTER)
-    weights = {
-        f"base_model.model.{name}": tensor.detach().cpu().contiguous()
-        for name, tensor in state.items()
-    }
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config[ADAPTER]
-    write_adapter_config(
-        folder,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        targets=list(config.target_modules),
-        fan_in_fan_out=config.fan_in_fan_out,
-    )
-
-
-def write_adapter_config(folder: Path, *, targets: Sequence[str], r: int, **settings: Any) -> None:
-    """adapter_config.json of a finished adapter; without lora_alpha its scale is 1."""
-    plain = LoraConfig(
-        r=r,
-        inference_mode=True,
-        lora_dropout=0.0,
-        bias="none",
-        **({"lora_alpha": r} | settings),
-    )
-    # peft keeps the targets as a set, whose order differs from process to process
-    body = plain.to_dict() | {"target_modules": sorted(targets)}
-    text = json.dumps(body, indent=1, sort_keys=True, default=str)
-    (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
-
-
-# --- packed weights -----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
-    """The model for inference only: adapters merged, weights packed; as before when the context
-    ends.
-
-    Where packing is not possible (GPU, other number formats) plain merged layers take its place.
-    `rows` is the usual number of rows in a product.
-    """
-    swapped: list[tuple[nn.Module, str, nn.Module]] = []
-
-    def swap(owner: nn.Module, name: str, twin: nn.Module | None) -> None:
-        if twin is not None:
-            swapped.append((owner, name, getattr(owner, name)))
-            setattr(owner, name, twin)
-
-    try:
-        with torch.no_grad():
-            found = blocks.find(model)
-            kinds = lean_kinds(model, found, rows)
-            for owner, name, block in found:
-                if type(block) in kinds:
-                    swap(owner, name, blocks.twin(block, lambda layers: _pack(layers, rows)))
-            for owner in list(model.modules()):
-                if not isinstance(owner, LoraLinear):
-                    for name, layer in list(owner.named_children()):
-                        swap(owner, name, _inference_twin(layer, rows))
-            yield model
-    finally:
-        for owner, name, layer in reversed(swapped):
-            setattr(owner, name, layer)
-
-
-#: what was found out about a model's blocks, as long as the model lives
-_kinds: WeakKeyDictionary[nn.Module, frozenset[type]] = WeakKeyDictionary()
-
-
-def lean_kinds(model: PreTrainedModel, found: list[blocks.Found], rows: int) -> frozenset[type]:
-    """The kinds of the model's blocks that have a leaner twin; tried on a few tokens, once."""
-    if model not in _kinds:
-
-        def run() -> None:
-            trunk(model)(input_ids=ids, attention_mask=mask)
-
-        ids, mask = _probe(model)
-        _kinds[model] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
-    return _kinds[model]
-
-
-def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """A few tokens in two rows, the second one padded, and their mask."""
-    ids = torch.arange(16, device=model.device).view(2, 8) % model.config.vocab_size
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    return ids, mask
-
-
-def _pack(layers: Sequence[nn.Module], rows: int) -> PackedLinear | None:
-    """One packed layer of the linear layers, one below the other; None where that cannot be."""
-    parts = [part for part in map(_merged, layers) if part is not None]
-    if len(parts) < len(layers) or not all(can_pack(weight) for weight, _ in parts):
-        return None
-    weights = [weight for weight, _ in parts]
-    own = [bias for _, bias in parts if bias is not None]
-    if len(own) not in (0, len(parts)):
-        return None
-    one = len(parts) == 1
-    weight = weights[0] if one else torch.cat(weights)
-    bias = None if not own else own[0] if one else torch.cat(own)
-    packed_layer = PackedLinear(weight, bias, rows)
-    packed_layer.weight = weight.new_empty(0)  # no one asks for it within a block
-    return packed_layer
-
-
-def _merged(layer: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Weight and bias of a linear layer with its adapter; None for other layers."""
-    if isinstance(layer, LoraLinear) and type(layer.base_layer) is nn.Linear:
-        weight: Tensor = merged_weight(layer).data
-        bias: Tensor | None = layer.base_layer.bias
-    elif type(layer) is nn.Linear:
-        weight, bias = layer.weight.data, layer.bias
-    else:
-        return None
-    return weight, None if bias is None else bias.detach()
-
-
-def _inference_twin(layer: nn.Module, rows: int) -> nn.Module | None:
-    """What stands in for a layer during inference; None leaves it."""
-    found = _merged(layer)
-    if found is None:
-        return None
-    weight, bias = found
-    if can_pack(weight):
-        return PackedLinear(weight, bias, rows)
-    if not isinstance(layer, LoraLinear):
-        return None
-    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    plain.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        plain.bias = nn.Parameter(bias, requires_grad=False)
-    return plain

@@ -33,11 +33,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer.adapters import write_adapter_config
 from trainer.data import Messages, length_buckets
 from trainer.events import RunError
 from trainer.kernels import PackedLinear
 from trainer.modeling import (
-    Placement,
     chat_ids,
     collate,
     hidden_states,
@@ -45,10 +45,10 @@ from trainer.modeling import (
     load_reward,
     load_tokenizer,
     longest_context,
-    packed,
     shares_prompts,
-    write_adapter_config,
 )
+from trainer.packing import packed
+from trainer.placement import Placement
 from trainer.types import Batch
 
 NORMALISATION = "normalisation.json"

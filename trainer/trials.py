@@ -18,13 +18,7 @@ import torch
 from trainer import engines
 from trainer.data import Prompt, length_buckets
 from trainer.engines import Engine
-from trainer.modeling import (
-    chat_ids,
-    check_room,
-    collate,
-    longest_context,
-    response_logprobs,
-)
+from trainer.modeling import chat_ids, check_room, collate, longest_context, response_logprobs
 from trainer.rollout import answer_seed
 from trainer.scoring import Judge, score_answers
 from trainer.types import Sampled

@@ -28,10 +28,12 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
 from trainer import distributed, ranks
+from trainer.adapters import merged_state
 from trainer.checkpoints import CHECKPOINTS, Checkpoint, load_optimizer, optimizer_state, record
 from trainer.events import RunError, Stopped, no_number
 from trainer.manifests import DRAFT
-from trainer.modeling import Placement, load_policy, merged_state
+from trainer.modeling import load_policy
+from trainer.placement import Placement
 from trainer.types import RunContext
 
 

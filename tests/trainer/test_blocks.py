@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from tests.tiny import tiny_config
-from trainer import blocks, kernels, modeling, rollout
+from trainer import adapters, blocks, kernels, modeling, packing, placement, rollout
 from trainer.types import Sampling
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 SHAPE: dict[str, Any] = {
     "vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -67,7 +67,7 @@ def test_a_block_has_a_twin_where_it_gives_the_same(family: str, tmp_path: Path)
     before = dict(model.named_modules())
     ids = torch.tensor(PROMPTS[:1])
     own = model(input_ids=ids).logits
-    with modeling.packed(model) as quick:
+    with packing.packed(model) as quick:
         assert len(kinds(quick)) == twins
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
     assert dict(model.named_modules()) == before
@@ -85,7 +85,7 @@ def test_greedy_answers_are_those_of_transformers(family: str, tmp_path: Path) -
         )[0, len(prompt) :].tolist()
         for prompt in PROMPTS
     ]  # fmt: skip
-    with modeling.packed(model) as quick:
+    with packing.packed(model) as quick:
         found = rollout.generate(
             quick, PROMPTS, [[0], [0]], Sampling(9, temperature=0.0), stop=[1], pad=0
         )
@@ -94,20 +94,20 @@ def test_greedy_answers_are_those_of_transformers(family: str, tmp_path: Path) -
 
 def test_an_adapter_is_part_of_the_twins(tmp_path: Path) -> None:
     model = make(tmp_path, tiny_config())
-    modeling.add_lora(model, 4, 8.0, 0, modeling.linear_names(model))
+    adapters.add_lora(model, 4, 8.0, 0, adapters.linear_names(model))
     with torch.no_grad():
-        for name, value in modeling.adapter_parameters(model).items():
+        for name, value in adapters.adapter_parameters(model).items():
             value += 0.1 if "lora_B" in name else 0.0
     ids = torch.tensor(PROMPTS[:1])
     own = model(input_ids=ids).logits
-    with modeling.packed(model) as quick:
+    with packing.packed(model) as quick:
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
     with torch.no_grad():
-        for name, value in modeling.adapter_parameters(model).items():
+        for name, value in adapters.adapter_parameters(model).items():
             value -= 0.1 if "lora_B" in name else 0.0
     changed = model(input_ids=ids).logits
     assert not torch.allclose(own, changed, atol=1e-2)
-    with modeling.packed(model) as quick:  # the weights of now, not those of the last time
+    with packing.packed(model) as quick:  # the weights of now, not those of the last time
         torch.testing.assert_close(quick(input_ids=ids).logits, changed, rtol=1e-3, atol=1e-3)
 
 

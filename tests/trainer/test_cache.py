@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.tiny import make_tiny
-from trainer import cache, kernels, modeling, rollout
+from trainer import cache, kernels, modeling, packing, placement, rollout
 from trainer.blocks import lean_throughout
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4]]
 #: two answers to the second prompt, one to the first
 MANY = [1, 2]
@@ -30,7 +30,7 @@ def writer(request: pytest.FixtureRequest, policy: PreTrainedModel) -> Iterator[
     shares = request.param == "shared"
     if shares and not kernels.can_pack(policy.lm_head.weight):
         pytest.skip("this machine has no packed products")
-    with modeling.packed(policy) if shares else nullcontext(policy) as model:
+    with packing.packed(policy) if shares else nullcontext(policy) as model:
         assert lean_throughout(model) == shares
         yield model
 

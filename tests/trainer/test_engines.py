@@ -19,11 +19,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.tiny import make_tiny, tiny_tokenizer, write_prompts
 from tests.trainer.judging import make_run, read_lines, run_here
-from trainer import engines, modeling
+from trainer import adapters, engines, modeling, placement
 from trainer.events import RunError
 from trainer.types import Sampling
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4]]
 SEEDS = [[11, 12], [13]]
 
@@ -162,11 +162,11 @@ def test_every_setting_reaches_vllm(vllm: ModuleType, policy: PreTrainedModel) -
 
 
 def test_vllm_follows_the_policy(vllm: ModuleType, policy: PreTrainedModel) -> None:
-    modeling.add_lora(policy, 4, 8.0, 0)
+    adapters.add_lora(policy, 4, 8.0, 0)
     engine = open_one("vllm", policy)
     before = engine.write(PROMPTS, SEEDS)
     with torch.no_grad():
-        for name, value in modeling.adapter_parameters(policy).items():
+        for name, value in adapters.adapter_parameters(policy).items():
             value += 0.3 if "lora_B" in name else 0.0
     assert engine.write(PROMPTS, SEEDS) == before
     engine.sync()

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from tests.tiny import make_tiny, tiny_tokenizer
 from tests.trainer import every_stage
 from tests.trainer.judging import StopAt, events_of, read_lines, run_here, write_lines
-from trainer import checkpoints, modeling, rewards
+from trainer import checkpoints, modeling, placement, rewards
 from trainer.events import RunError, Stopped
 from trainer.manifests import folder_hash
 from trainer.rollout import answer_seed, generate
 from trainer.types import Sampling
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from tests.tiny import make_tiny, make_tiny_reward, tiny_tokenizer
-from trainer import modeling
+from trainer import adapters, modeling, packing, placement
 from trainer.events import RunError
 from trainer.types import Batch
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4], [3, 10, 11, 12, 13, 1, 4]]
 ANSWERS = [[14, 15, 1], [16, 17, 18, 19, 1], [20, 21]]
 
@@ -45,10 +45,10 @@ def policy(base: Path) -> PreTrainedModel:
 @pytest.fixture
 def adapted(policy: PreTrainedModel) -> PreTrainedModel:
     """With an adapter that changes what the model says."""
-    modeling.add_lora(policy, 4, 8.0, seed=0)
+    adapters.add_lora(policy, 4, 8.0, seed=0)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for name, value in modeling.adapter_parameters(policy).items():
+        for name, value in adapters.adapter_parameters(policy).items():
             if "lora_B" in name:
                 value.copy_(0.1 * torch.randn(value.shape, generator=generator))
     return policy
@@ -104,11 +104,11 @@ def test_the_temperature_divides_the_logits(policy: PreTrainedModel) -> None:
 def test_a_new_adapter_changes_nothing_and_the_reference_is_the_base(
     policy: PreTrainedModel, base: Path
 ) -> None:
-    modeling.add_lora(policy, 4, 8.0, seed=0)
+    adapters.add_lora(policy, 4, 8.0, seed=0)
     batch = rows_batch()
     with torch.no_grad():
         own, _ = modeling.response_logprobs(policy, batch, 1.0)
-        with modeling.reference(policy):
+        with adapters.reference(policy):
             reference, _ = modeling.response_logprobs(policy, batch, 1.0)
     assert torch.equal(own, reference)
     plain, _ = modeling.response_logprobs(modeling.load_policy(base, CPU), batch, 1.0)
@@ -116,14 +116,14 @@ def test_a_new_adapter_changes_nothing_and_the_reference_is_the_base(
 
 
 def test_the_reference_leaves_the_adapter_trainable(adapted: PreTrainedModel) -> None:
-    with modeling.reference(adapted):
-        assert all(value.requires_grad for value in modeling.adapter_parameters(adapted).values())
-    assert all(value.requires_grad for value in modeling.adapter_parameters(adapted).values())
+    with adapters.reference(adapted):
+        assert all(value.requires_grad for value in adapters.adapter_parameters(adapted).values())
+    assert all(value.requires_grad for value in adapters.adapter_parameters(adapted).values())
 
 
 def test_every_adapter_weight_moves_and_no_base_weight_does(adapted: PreTrainedModel) -> None:
     before = {name: value.detach().clone() for name, value in adapted.named_parameters()}
-    adapter = modeling.adapter_parameters(adapted)
+    adapter = adapters.adapter_parameters(adapted)
     optimizer = torch.optim.Adam(adapter.values(), lr=1e-2)
     logprob, _ = modeling.response_logprobs(adapted, rows_batch(), 1.0)
     logprob.sum().backward()
@@ -137,10 +137,10 @@ def test_every_adapter_weight_moves_and_no_base_weight_does(adapted: PreTrainedM
 def test_gradients_are_those_of_the_plain_adapter_of_peft(adapted: PreTrainedModel) -> None:
     logprob, _ = modeling.response_logprobs(adapted, rows_batch(), 1.0)
     logprob.sum().backward()
-    adapter = modeling.adapter_parameters(adapted)
+    adapter = adapters.adapter_parameters(adapted)
     lean = {name: value.grad.clone() for name, value in adapter.items()}
-    for layer in modeling.lora_layers(adapted).values():
-        layer.__class__ = modeling.LoraLinear
+    for layer in adapters.lora_layers(adapted).values():
+        layer.__class__ = adapters.LoraLinear
     adapted.set_attn_implementation("eager")
     adapted.zero_grad()
     total = sum(
@@ -155,11 +155,11 @@ def test_gradients_are_those_of_the_plain_adapter_of_peft(adapted: PreTrainedMod
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_logits_equal_unpacked(base: Path, dtype: torch.dtype) -> None:
-    model = modeling.load_policy(base, modeling.Placement(CPU.device, dtype))
+    model = modeling.load_policy(base, placement.Placement(CPU.device, dtype))
     ids = torch.tensor([PROMPTS[2]])
     own = model(input_ids=ids).logits
     layers = [module for module in model.modules() if type(module) is nn.Linear]
-    with modeling.packed(model) as quick:
+    with packing.packed(model) as quick:
         assert not [module for module in quick.modules() if type(module) is nn.Linear]
         found = quick(input_ids=ids).logits
     slack = 1e-4 if dtype == torch.float32 else 0.1
@@ -171,9 +171,9 @@ def test_packed_logits_equal_unpacked(base: Path, dtype: torch.dtype) -> None:
 def test_packed_merges_the_adapter(adapted: PreTrainedModel) -> None:
     ids = torch.tensor([PROMPTS[2]])
     own = adapted(input_ids=ids).logits
-    with modeling.packed(adapted) as quick:
+    with packing.packed(adapted) as quick:
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
-    with modeling.reference(adapted):
+    with adapters.reference(adapted):
         assert not torch.allclose(adapted(input_ids=ids).logits, own, atol=1e-3)
 
 
@@ -184,20 +184,20 @@ def test_the_saved_model_loads_without_us_and_says_the_same(
 ) -> None:
     ids = torch.tensor([PROMPTS[2]])
     own = adapted(input_ids=ids).logits
-    modeling.save_merged(adapted, tiny_tokenizer(), tmp_path / "merged")
+    adapters.save_merged(adapted, tiny_tokenizer(), tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(str(tmp_path / "merged"))
     torch.testing.assert_close(merged(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
     assert AutoTokenizer.from_pretrained(str(tmp_path / "merged")).chat_template
-    modeling.save_adapter(adapted, tmp_path / "adapter", "tiny")
+    adapters.save_adapter(adapted, tmp_path / "adapter", "tiny")
     plain = AutoModelForCausalLM.from_pretrained(str(base))
     again = PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
     torch.testing.assert_close(again(input_ids=ids).logits, own, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_below_the_adapter_run_once_and_change_nothing(policy: PreTrainedModel) -> None:
-    targets = modeling.linear_names(policy, depth=1)
+    targets = adapters.linear_names(policy, depth=1)
     assert len(targets) == 7
-    modeling.add_lora(policy, 4, 8.0, seed=0, targets=targets)
+    adapters.add_lora(policy, 4, 8.0, seed=0, targets=targets)
     assert modeling.splits(policy, PROMPTS[0], pad=0, depth=1)
     batch = rows_batch()
     whole, _ = modeling.response_logprobs(policy, batch, 1.0)
@@ -206,7 +206,7 @@ def test_layers_below_the_adapter_run_once_and_change_nothing(policy: PreTrained
     halves, _ = modeling.response_logprobs(policy, quick, 1.0)
     assert torch.equal(whole, halves)
     halves.sum().backward()
-    assert all(value.grad is not None for value in modeling.adapter_parameters(policy).values())
+    assert all(value.grad is not None for value in adapters.adapter_parameters(policy).values())
 
 
 def test_padding_is_seen_by_nobody() -> None:
@@ -245,7 +245,7 @@ def test_a_tokenizer_without_template_gets_roles_and_an_open_answer() -> None:
 
 def test_the_number_of_weights_is_read_from_headers(base: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(base))
-    assert modeling.parameter_count(base) == sum(value.numel() for value in model.parameters())
+    assert placement.parameter_count(base) == sum(value.numel() for value in model.parameters())
 
 
 def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_padding_with_the_end_token_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_device_is_one_sentence() -> None:
     with pytest.raises(RunError, match=r"config.device is “toaster”"):
-        modeling.choose_device("toaster")
+        placement.choose_device("toaster")
 
 
 def test_a_deep_model_is_adapted_in_its_top_third(policy: PreTrainedModel) -> None:
@@ -370,7 +370,7 @@ def test_other_architectures_are_computed_as_they_are(family: str, tmp_path: Pat
         torch.nn.init.normal_(value, std=0.3)
     plain.save_pretrained(str(tmp_path))
     model = modeling.load_policy(tmp_path, CPU)
-    modeling.add_lora(model, 4, 8.0, 0, modeling.linear_names(model, depth=1))
+    adapters.add_lora(model, 4, 8.0, 0, adapters.linear_names(model, depth=1))
     packs = modeling.shares_prompts(model, PROMPTS[0], pad=0, longest=11)
     assert packs == (not family.startswith(("mistral", "bloom")))
     rows = [(PROMPTS[0], ANSWERS)] if packs else [(PROMPTS[0], [answer]) for answer in ANSWERS]
@@ -381,16 +381,16 @@ def test_other_architectures_are_computed_as_they_are(family: str, tmp_path: Pat
         wanted = plain_logprobs(plain, PROMPTS[0], answer)
         torch.testing.assert_close(found[row, : len(answer)], wanted, rtol=1e-3, atol=1e-4)
     found.sum().backward()
-    adapter = modeling.adapter_parameters(model)
+    adapter = adapters.adapter_parameters(model)
     assert all(value.grad is not None for value in adapter.values())
     with torch.no_grad():
         for name, value in adapter.items():
             value += 0.1 if "lora_B" in name else 0.0
     ids = torch.tensor([PROMPTS[0]])
     own = model(input_ids=ids).logits
-    with modeling.packed(model) as quick:
+    with packing.packed(model) as quick:
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
-    plain.load_state_dict(modeling.merged_state(model), strict=False)
+    plain.load_state_dict(adapters.merged_state(model), strict=False)
     torch.testing.assert_close(plain(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
 
 
@@ -409,9 +409,9 @@ def test_bfloat16_is_for_processors_that_are_quick_at_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    some = modeling.SMALL_MODEL + 1
+    some = placement.SMALL_MODEL + 1
     chosen = torch.bfloat16 if quick else torch.float32
-    assert modeling.choose_dtype("auto", cpu, some) is chosen
-    assert modeling.choose_dtype("auto", cpu, 1000) is torch.float32
-    assert modeling.choose_dtype("bfloat16", cpu, 1000) is torch.bfloat16
-    assert modeling.choose_dtype("auto", cuda, 1000) is torch.bfloat16
+    assert placement.choose_dtype("auto", cpu, some) is chosen
+    assert placement.choose_dtype("auto", cpu, 1000) is torch.float32
+    assert placement.choose_dtype("bfloat16", cpu, 1000) is torch.bfloat16
+    assert placement.choose_dtype("auto", cuda, 1000) is torch.bfloat16

@@ -314,10 +314,10 @@ MUTANTS = [
     *bugs("modeling.pick",
         ("batch.source[batch.mask]", "batch.source[batch.mask] + 1", "modeling: log_probabilities_are", "the state behind the token"),
     ),
-    *bugs("modeling.merged_weight",
+    *bugs("adapters.merged_weight",
         ("alpha=layer.scaling[ADAPTER]", "alpha=1", "modeling: packed_merges_the_adapter", "the scale forgotten"),
     ),
-    *bugs("modeling.reference",
+    *bugs("adapters.reference",
         ("layer._disable_adapters = True", "layer._disable_adapters = False", "modeling: packed_merges_the_adapter", "the reference is the policy"),
     ),
     # --- scores ---

@@ -25,7 +25,7 @@ from trainer import checkpoints, critics, modeling, ptx, scoring
 from trainer.config import PPOConfig, SpecError
 from trainer.events import RunError, Stopped
 from trainer.judging import Scorer, judge_tokens
-from trainer.modeling import Placement
+from trainer.placement import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 MODES: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from trainer.config import PretrainConfig, SpecError, load_spec, parse_spec
 from trainer.corpus import Document, make_tokenizer
 from trainer.events import RunError, Stopped
 from trainer.manifests import files_of, sha256_file, verify_manifest
-from trainer.modeling import Placement
+from trainer.placement import Placement
 from trainer.stages import pretrain
 from trainer.stages.pretrain import IGNORED, Fit
 from trainer.types import SHAPES, Shape

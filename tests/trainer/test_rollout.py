@@ -18,11 +18,11 @@ from transformers.generation.logits_process import (
 )
 
 from tests.tiny import make_tiny
-from trainer import modeling, rollout
+from trainer import modeling, packing, placement, rollout
 from trainer.events import RunError
 from trainer.types import Sampled, Sampling
 
-CPU = modeling.Placement(torch.device("cpu"), torch.float32)
+CPU = placement.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4], [3, 10, 11, 12, 13, 1, 4], [3, 20, 1, 4]]
 
 
@@ -78,7 +78,7 @@ def test_an_answer_does_not_depend_on_its_company(
 
 def test_packed_weights_write_the_same_answers(policy: PreTrainedModel) -> None:
     wanted = [one.ids for one in write(policy, PROMPTS)]
-    with modeling.packed(policy) as quick:
+    with packing.packed(policy) as quick:
         assert [one.ids for one in write(quick, PROMPTS)] == wanted
 
 
@@ -223,7 +223,7 @@ def test_answers_are_the_same_where_a_prompt_is_kept_once(
 ) -> None:
     """Packed weights let a prompt's answers share its keys; they end at different times."""
     wanted = write(policy, PROMPTS, max_new_tokens=30, **settings)
-    with modeling.packed(policy) as writer:
+    with packing.packed(policy) as writer:
         found = write(writer, PROMPTS, max_new_tokens=30, **settings)
     assert [one.ids for one in found] == [one.ids for one in wanted]
     for one, other in zip(found, wanted, strict=True):

@@ -10,7 +10,8 @@ import torch
 
 from tests.tiny import make_tiny, make_tiny_reward
 from trainer.events import RunError
-from trainer.modeling import Placement, collate
+from trainer.modeling import collate
+from trainer.placement import Placement
 from trainer.scoring import (
     Judge,
     Normalisation,

@@ -12,7 +12,8 @@ from tests.tiny import make_tiny, make_tiny_reward, tiny_tokenizer
 from trainer import trials
 from trainer.config import BestOfNConfig
 from trainer.data import Pair, Prompt
-from trainer.modeling import Placement, load_policy
+from trainer.modeling import load_policy
+from trainer.placement import Placement
 from trainer.scoring import load_judge
 from trainer.stages import sft
 

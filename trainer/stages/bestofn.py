@@ -31,20 +31,14 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from trainer import distributed, ranks, trials
+from trainer.adapters import add_lora, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
 from trainer.data import Prompt, prompt_hash, read_prompts, split_by_prompt
 from trainer.events import RunError, Stopped
-from trainer.modeling import (
-    Placement,
-    add_lora,
-    keep_template,
-    load_policy,
-    load_tokenizer,
-    save_adapter,
-    start,
-)
+from trainer.modeling import keep_template, load_policy, load_tokenizer
+from trainer.placement import Placement, start
 from trainer.policy_reports import frontier
 from trainer.rollout import answer_seed
 from trainer.scoring import load_judge

@@ -33,7 +33,8 @@ from trainer.checkpoints import publish
 from trainer.config import EvaluateConfig
 from trainer.data import Prompt, read_prompts, read_rankings
 from trainer.events import RunError, Stopped
-from trainer.modeling import Placement, load_policy, load_tokenizer, start
+from trainer.modeling import load_policy, load_tokenizer
+from trainer.placement import Placement, start
 from trainer.policy_reports import Side, kl_curves, policy_report
 from trainer.reports import ensemble_report, reward_report
 from trainer.rollout import answer_seed

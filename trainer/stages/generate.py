@@ -21,14 +21,8 @@ from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
 from trainer.engines import opened
 from trainer.events import Stopped
-from trainer.modeling import (
-    chat_ids,
-    check_room,
-    load_policy,
-    load_tokenizer,
-    longest_context,
-    start,
-)
+from trainer.modeling import chat_ids, check_room, load_policy, load_tokenizer, longest_context
+from trainer.placement import start
 from trainer.rollout import answer_seed
 from trainer.types import RunContext, Sampled, Sampling
 

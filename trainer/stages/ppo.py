@@ -31,7 +31,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoints, distributed, modeling, rewards, schedules, scoring
+from trainer import (
+    adapters,
+    checkpoints,
+    distributed,
+    modeling,
+    placement,
+    rewards,
+    schedules,
+    scoring,
+)
 from trainer.alarms import alarms, over_budget
 from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
@@ -116,7 +125,7 @@ def run(context: RunContext) -> dict[str, Any]:
     # 1. read what is asked, and go on from the last checkpoint if there is one
     policy_path, reward_path = context.input("policy"), context.input("reward")
     checkpoint = checkpoints.resume(context)
-    place = modeling.start(context, policy_path, checkpoint.step if checkpoint else None)
+    place = placement.start(context, policy_path, checkpoint.step if checkpoint else None)
     actors, material = load_actors(context, policy_path, reward_path, place)
     learner = new_learner(actors, config, context.spec.seed)
     # with held-out prompts the second reward model is asked about them alone
@@ -207,7 +216,7 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 def load_actors(
-    context: RunContext, policy_path: Path, reward_path: Path, place: modeling.Placement
+    context: RunContext, policy_path: Path, reward_path: Path, place: placement.Placement
 ) -> tuple[Actors, Material]:
     """Load all models, make sure that they fit; also the prompts and pairs as tokens."""
     config = cast(PPOConfig, context.spec.config)
@@ -238,8 +247,8 @@ def load_actors(
     frozen, depth = None, 0
     if config.lora:
         depth = modeling.adapted_depth(policy, config.lora_layers)
-        targets = modeling.linear_names(policy, depth)
-        modeling.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
+        targets = adapters.linear_names(policy, depth)
+        adapters.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
         depth = depth if modeling.splits(policy, probe, pad, depth) else 0
     else:
         frozen = modeling.load_policy(policy_path, place)
@@ -273,13 +282,13 @@ def load_actors(
 
 
 def load_scorer(
-    context: RunContext, path: Path, tokenizer: Any, place: modeling.Placement
+    context: RunContext, path: Path, tokenizer: Any, place: placement.Placement
 ) -> Scorer | Reader:
     """Open a reward model as one that reads the policy's tokens or, if it cannot, its texts."""
     config = cast(PPOConfig, context.spec.config)
-    dtype = modeling.choose_dtype(config.dtype, place.device, path)
+    dtype = placement.choose_dtype(config.dtype, place.device, path)
     whole_window = sys.maxsize  # a Reader cuts what is longer than its model allows
-    judge = scoring.load_judge(path, modeling.Placement(place.device, dtype), whole_window)
+    judge = scoring.load_judge(path, placement.Placement(place.device, dtype), whole_window)
     if not (path / scoring.NORMALISATION).is_file():
         context.emit(
             "alert",
@@ -342,7 +351,7 @@ def new_learner(actors: Actors, config: PPOConfig, seed: int) -> Learner:
     """The policy's weights (an adapter with B = 0, or all), a critic, and their optimiser."""
     critic = new_critic(actors, config, seed)
     if config.lora:
-        weights = modeling.adapter_parameters(actors.policy)
+        weights = adapters.adapter_parameters(actors.policy)
     else:
         weights = dict(actors.policy.named_parameters())
     optimizer = torch.optim.Adam(
@@ -766,10 +775,10 @@ def publish(context: RunContext, actors: Actors, report: Mapping[str, Any]) -> N
     def write(folder: Path) -> None:
         if not config.lora:  # in the number format that policies have on this machine
             path = context.input("policy")
-            actors.policy.to(modeling.choose_dtype(config.dtype, actors.policy.device, path))
-        modeling.save_merged(actors.policy, actors.tokenizer, folder)
+            actors.policy.to(placement.choose_dtype(config.dtype, actors.policy.device, path))
+        adapters.save_merged(actors.policy, actors.tokenizer, folder)
         if config.lora:
-            modeling.save_adapter(actors.policy, folder / "adapter", name)
+            adapters.save_adapter(actors.policy, folder / "adapter", name)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         write_card(context, folder, card(context, report, parent_name(context.spec, "policy")))
 

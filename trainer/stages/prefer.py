@@ -37,6 +37,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from trainer import distributed, ranks, trials
+from trainer.adapters import add_lora, reference, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, resume
 from trainer.config import PreferConfig
@@ -50,18 +51,8 @@ from trainer.data import (
     split_by_prompt,
 )
 from trainer.events import RunError
-from trainer.modeling import (
-    Placement,
-    add_lora,
-    chat_ids,
-    keep_template,
-    load_policy,
-    load_tokenizer,
-    longest_context,
-    reference,
-    save_adapter,
-    start,
-)
+from trainer.modeling import chat_ids, keep_template, load_policy, load_tokenizer, longest_context
+from trainer.placement import Placement, start
 from trainer.reports import reward_report
 from trainer.rollout import answer_seed
 from trainer.scoring import Judge, Normalisation, load_judge

@@ -56,7 +56,8 @@ from trainer.corpus import (
 )
 from trainer.data import length_buckets
 from trainer.events import RunError, Stopped, no_number
-from trainer.modeling import Placement, load_tokenizer, start, trunk
+from trainer.modeling import load_tokenizer, trunk
+from trainer.placement import Placement, start
 from trainer.rollout import answer_seed, generate
 from trainer.statistics import Estimate, clustered_ratio, perplexity
 from trainer.types import SHAPES, RunContext, Sampling

@@ -46,6 +46,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainer import distributed, schedules
+from trainer.adapters import ADAPTER, adapter_parameters, add_lora, linear_names, lora_layers, merge
 from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
 from trainer.cards import Card, with_interval, write_card
 from trainer.checkpoints import Checkpoint, load_optimizer, optimizer_state, publish, record, resume
@@ -69,23 +70,16 @@ from trainer.losses import (
     weighted_sum,
 )
 from trainer.modeling import (
-    ADAPTER,
-    Placement,
-    adapter_parameters,
-    add_lora,
     collate,
-    linear_names,
     load_reward,
     load_tokenizer,
     longest_context,
-    lora_layers,
-    merge,
-    packed,
     read_evenly,
-    start,
     trunk,
     with_lower,
 )
+from trainer.packing import packed
+from trainer.placement import Placement, start
 from trainer.reports import ensemble_report, reward_report
 from trainer.scoring import (
     Judge,

@@ -19,7 +19,7 @@ from trainer.checkpoints import publish
 from trainer.config import ScoreConfig
 from trainer.data import read_answers
 from trainer.events import Stopped
-from trainer.modeling import start
+from trainer.placement import start
 from trainer.scoring import judge_answers, load_judge, score_line
 from trainer.types import RunContext
 

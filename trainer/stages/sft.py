@@ -33,23 +33,21 @@ from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
 from trainer import ranks
+from trainer.adapters import add_lora, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
 from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
 from trainer.events import RunError
 from trainer.modeling import (
-    Placement,
-    add_lora,
     chat_ids,
     keep_template,
     layers_of,
     load_policy,
     load_tokenizer,
     longest_context,
-    save_adapter,
-    start,
 )
+from trainer.placement import Placement, start
 from trainer.statistics import clustered_ratio, perplexity
 from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
 from trainer.types import RunContext
