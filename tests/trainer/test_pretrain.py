@@ -178,6 +178,18 @@ def test_a_mark_that_is_written_out_in_the_text_stays_text() -> None:
     assert texts.size.tolist() == [len("tea <|end|> sun")]
 
 
+def test_an_opening_ends_with_a_whole_letter() -> None:
+    """With bytes for tokens a letter of three bytes is three tokens."""
+    tokenizer = make_tokenizer(["tea"], 264)
+    tokens = tokenizer("茶, 茶")["input_ids"]
+    assert len(tokens) == 8
+    wanted = {8: "茶, 茶", 7: "茶, ", 6: "茶, ", 5: "茶, ", 4: "茶,", 3: "茶"}
+    for length, text in wanted.items():
+        found = pretrain.whole_letters(tokenizer, tokens[:length])
+        assert tokenizer.decode(found) == text
+    assert len(pretrain.whole_letters(tokenizer, tokens[:2])) == 1  # something has to be there
+
+
 # hiding
 
 

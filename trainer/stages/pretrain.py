@@ -553,7 +553,10 @@ def write_samples(context: RunContext, fit: Fit, total: int) -> None:
         return
     documents = fit.heldout.tokens or fit.training.tokens
     longest = max(1, min(OPENING, fit.config.max_length // 2))
-    openings = [tokens[:longest].tolist() for tokens in documents[: fit.config.samples]]
+    openings = [
+        whole_letters(fit.tokenizer, tokens[:longest].tolist())
+        for tokens in documents[: fit.config.samples]
+    ]
     written = generate(
         fit.model,
         [[fit.end, *opening] for opening in openings],
@@ -571,6 +574,13 @@ def write_samples(context: RunContext, fit: Fit, total: int) -> None:
         for one in written
     ]
     context.emit("sample", fit.step, total=total, samples=samples)
+
+
+def whole_letters(tokenizer: Any, tokens: list[int]) -> list[int]:
+    """The tokens up to the last whole letter: one of Chinese may be of several, and be cut."""
+    while len(tokens) > 1 and tokenizer.decode(tokens).endswith("\N{REPLACEMENT CHARACTER}"):
+        tokens = tokens[:-1]
+    return tokens
 
 
 # 5. measuring -------------------------------------------------------------------------------------
