@@ -75,7 +75,7 @@ def new_critic(actors: Actors, config: PPOConfig, seed: int) -> Critic:
 @torch.no_grad()
 def head_of(scorer: Scorer) -> nn.Linear:
     """A reward model's own head, in float32, that gives normalised scores."""
-    score, scale = scorer.head, scorer.scale
+    score, scale = scorer.head, scorer.judge.normalisation
     head = nn.Linear(score.in_features, 1, device=score.weight.device)
     head.weight.copy_(score.weight.float() / scale.std)
     offset = 0.0 if score.bias is None else float(score.bias)

@@ -27,19 +27,14 @@ from trainer.types import Batch
 class Scorer:
     """A reward model that reads the policy's tokens."""
 
-    model: PreTrainedModel
-    scale: scoring.Normalisation
-    members: nn.Linear | None = None  # the heads of an ensemble
-    adapters: Sequence[scoring.Member] = ()  # or its further members, beside the model itself
+    judge: scoring.Judge
     shares: bool = False  # whether it has the policy's lower layers
     depth: int = 0  # lower layers of its own that run once a step, for a critic with an adapter
 
     @property
-    def size(self) -> int:
-        """Members of the ensemble; 0 for a model that is none."""
-        if self.members is not None:
-            return int(self.members.out_features)
-        return len(self.adapters) + 1 if self.adapters else 0
+    def model(self) -> PreTrainedModel:
+        found: PreTrainedModel = self.judge.model
+        return found
 
     @property
     def head(self) -> nn.Linear:
@@ -59,11 +54,6 @@ class Reader:
     judge: scoring.Judge
     token_budget: int
 
-    @property
-    def size(self) -> int:
-        """Members of the ensemble; 0 for a model that is none."""
-        return self.judge.size
-
 
 class Verdict(NamedTuple):
     """What a reward model says. E answers, M members."""
@@ -75,7 +65,7 @@ class Verdict(NamedTuple):
 def reads_tokens(judge: scoring.Judge, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a reward model can read that tokenizer's tokens one by one."""
     same = tokenizer.get_vocab() == judge.tokenizer.get_vocab()
-    return same and isinstance(getattr(judge.model, "score", None), nn.Linear)
+    return same and scoring.score_head(judge.model) is not None
 
 
 @torch.no_grad()
@@ -90,23 +80,22 @@ def judge_tokens(
 
     The states before each of their tokens go to `features`, whose answers are the first ones.
     """
-    device, scale = scorer.head.weight.device, scorer.scale
-    score = torch.zeros(count, device=device)
-    members = torch.zeros((count, scorer.size), device=device) if scorer.size else None
+    judge, scale = scorer.judge, scorer.judge.normalisation
+    score, members = found = blank(judge, count)
     for place, batch in parts:
         with adapters.reference(scorer.model):  # a critic's adapter has no say here
             states = modeling.hidden_states(scorer.model, batch)
         flat = states.reshape(-1, states.shape[-1])
         ends = flat[batch.last]
         score[place] = scale.apply(scorer.head(ends)[:, 0].float())
-        if members is not None and scorer.members is not None:
-            members[place] = scale.apply(scoring.head_scores(scorer.members, ends.float()))
+        if members is not None and judge.members is not None:
+            members[place] = scale.apply(scoring.head_scores(judge.members, ends.float()))
         if features is not None and int(place.max()) < len(features):
             keep_states(features, place, batch, modeling.pick(states, batch))
         pause()
-    if members is not None and scorer.adapters:
+    if members is not None and judge.adapters:
         members[:, 0] = score
-    for number, member in enumerate(scorer.adapters, 1):
+    for number, member in enumerate(judge.adapters, 1):
         with scoring.speaking(scorer.model, member), adapters.reference(scorer.model):
             for place, batch in parts:
                 # What lower layers gave is the first member's.
@@ -114,9 +103,10 @@ def judge_tokens(
                 raw = scorer.head(ends.to(scorer.head.weight.dtype))[:, 0].float()
                 cast(Tensor, members)[place, number] = scale.apply(raw)
                 pause()
-    return everybodys(score, members)
+    return joined(found)
 
 
+@torch.no_grad()
 def judge_texts(
     reader: Reader,
     asked: Sequence[tuple[int, Messages, str]],
@@ -126,27 +116,32 @@ def judge_texts(
     """Normalised scores of `count` answers, of which this process is asked about some: an answer's
     number, its prompt, its text.
     """
-    device, scale = next(reader.judge.model.parameters()).device, reader.judge.normalisation
-    score = torch.zeros(count, device=device)
-    members = torch.zeros((count, reader.size), device=device) if reader.size else None
-    found = scoring.judge_answers(
+    score, members = found = blank(reader.judge, count)
+    outputs = scoring.judge_answers(
         reader.judge,
         [(messages, [text]) for _, messages, text in asked],
         token_budget=reader.token_budget,
         after_batch=lambda done: pause(),
     )
-    for (place, _, _), raw in zip(asked, found, strict=True):
-        own = scale.apply(raw[0].to(device))
+    for (place, _, _), raw in zip(asked, outputs, strict=True):
+        own = reader.judge.normalisation.apply(raw[0].to(score.device))
         score[place] = own[0]
         if members is not None:
             members[place] = own[1:]
-    return everybodys(score, members)
+    return joined(found)
 
 
-def everybodys(score: Tensor, members: Tensor | None) -> Verdict:
+def blank(judge: scoring.Judge, count: int) -> Verdict:
+    """Zeros for the scores of so many answers."""
+    device = next(judge.model.parameters()).device
+    members = torch.zeros((count, judge.size), device=device) if judge.size else None
+    return Verdict(torch.zeros(count, device=device), members)
+
+
+def joined(own: Verdict) -> Verdict:
     """The verdict of all processes, each of which knows its own answers and says 0 of others."""
-    distributed.total(score, *([] if members is None else [members]))
-    return Verdict(score, members)
+    distributed.total(*(part for part in own if part is not None))
+    return own
 
 
 def keep_states(features: Tensor, place: Tensor, batch: Batch, states: Tensor) -> None:

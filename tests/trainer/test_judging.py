@@ -13,17 +13,15 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward, tiny_tokenizer, write_prompts
-from tests.trainer.judging import events_of, make_run, run_here
+from tests.trainer.judging import events_of, make_run, ranking_lines, run_here, write_lines
+from tests.trainer.test_ppo import QUICK as PPO_QUICK
+from tests.trainer.test_ppo import hashes
 from trainer import episodes
 from trainer.events import RunError, Stopped
-from trainer.manifests import files_of, sha256_file
 from trainer.stages import ppo
 from trainer.trials import text_of
 
-QUICK: dict[str, Any] = {
-    "steps": 2, "episodes_per_step": 8, "max_new_tokens": 6, "lora_r": 4, "samples": 2,
-    "minibatches": 2, "token_budget": 64, "threads": 1, "lr": 3e-3,
-}  # fmt: skip
+QUICK: dict[str, Any] = PPO_QUICK | {"steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +136,6 @@ def test_a_policy_learns_what_an_asked_model_likes(models: Path, tmp_path: Path)
 
 def test_an_ensemble_of_an_encoder_speaks_member_by_member(models: Path, tmp_path: Path) -> None:
     """Fitted by the stage reward: the encoder and another adapter on it."""
-    from tests.trainer.judging import ranking_lines, write_lines
-
     rankings = write_lines(tmp_path / "rankings.jsonl", ranking_lines(8))
     base = make_tiny_encoder(tmp_path / "base")
     settings = {"ensemble": 2, "ensemble_kind": "lora", "epochs": 1, "heldout_fraction": 0.0}
@@ -166,11 +162,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(models: Path, tmp_path: P
     with pytest.raises(Stopped, match="Stopped after 2 of 4 steps"):
         run_here(halved, AtStepTwo())
     run_here(halved)
-    hashes = [
-        {str(path): sha256_file(run / "out" / path) for path in files_of(run / "out")}
-        for run in (straight, halved)
-    ]
-    assert hashes[0] == hashes[1]
+    assert hashes(halved / "out") == hashes(straight / "out")
 
 
 def test_a_critic_that_needs_its_states_is_refused(models: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_better_critic_explains_more() -> None:
     """Own network: a critic that is fitted to given returns gets there."""
     torch.manual_seed(2)
     model = LlamaForSequenceClassification(tiny_config(num_labels=1)).requires_grad_(False)
-    scorer = Scorer(model, scoring.Normalisation(1.0, 2.0))
+    scorer = Scorer(scoring.Judge(model, None, scoring.Normalisation(1.0, 2.0), 64))
     head = critics.head_of(scorer)
     states = torch.randn(5, 32)
     wanted = (model.score(states)[:, 0] - 1.0) / 2.0
@@ -327,7 +327,8 @@ def test_members_that_are_adapters_score_as_the_stage_score_has_it(
     out, into = model.get_parameter(f"{layer}.weight").shape
     low = {layer: (torch.randn(2, into, generator=dice), torch.randn(out, 2, generator=dice))}
     member = scoring.Member(low, {"score.weight": torch.randn(1, 32, generator=dice)})
-    scorer = Scorer(model, scoring.Normalisation(0.5, 2.0), adapters=[member])
+    judge = scoring.Judge(model, None, scoring.Normalisation(0.5, 2.0), 64, adapters=[member])
+    scorer = Scorer(judge)
     batch = modeling.collate([([3, 20, 4], [[30, 31, 1]]), ([3, 4], [[33, 1]])], 0)
     found = judge_tokens(scorer, [(torch.tensor([1, 0]), batch)], 2, lambda: None)
     alone = scoring.batch_scores(model, batch, 0)

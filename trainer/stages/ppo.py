@@ -226,7 +226,7 @@ def load_actors(
         place = place._replace(dtype=torch.float32)  # bfloat16 would round small steps away
     policy = modeling.load_policy(policy_path, place)
     reward = load_scorer(context, reward_path, tokenizer, place)
-    if not reward.size and (config.pessimism or config.ensemble != "mean"):
+    if not reward.judge.size and (config.pessimism or config.ensemble != "mean"):
         raise RunError(
             f"The reward model {reward_path} is no ensemble, so config.pessimism and "
             "config.ensemble mean nothing; take one, or leave them at their defaults."
@@ -296,7 +296,7 @@ def load_scorer(
             message=f"{path} has no {scoring.NORMALISATION}; its scores are used as they are.",
         )
     if reads_tokens(judge, tokenizer):
-        return Scorer(judge.model, judge.normalisation, judge.members, judge.adapters)
+        return Scorer(judge)
     return Reader(judge, config.token_budget)
 
 
