@@ -15,13 +15,12 @@ Non-goals: engines on other machines.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,24 +113,6 @@ def open_engine(
     if name == "vllm":
         return Vllm(model, tokenizer, sampling, share)
     return OwnLoop(model, tokenizer, sampling, batch_size)
-
-
-@contextlib.contextmanager
-def opened(
-    name: str,
-    model: PreTrainedModel,
-    tokenizer: Any,
-    sampling: Sampling,
-    *,
-    batch_size: int,
-    share: float,
-) -> Iterator[Engine]:
-    """`open_engine`, closed at the end."""
-    engine = open_engine(name, model, tokenizer, sampling, batch_size=batch_size, share=share)
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ finished batches in a checkpoint.
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +20,12 @@ from trainer import distributed
 from trainer.checkpoints import publish, record, resume
 from trainer.config import GenerateConfig
 from trainer.data import Prompt, read_prompts
-from trainer.engines import opened
+from trainer.engines import open_engine
 from trainer.events import Stopped
 from trainer.modeling import chat_ids, check_room, load_policy, load_tokenizer, longest_context
 from trainer.placement import start
 from trainer.rollout import answer_seed
+from trainer.trials import text_of
 from trainer.types import RunContext, Sampled, Sampling
 
 #: prompts between two looks at whether to stop, and between two checkpoints
@@ -50,14 +52,15 @@ def run(context: RunContext) -> dict[str, Any]:
     done = checkpoint.step if checkpoint else 0
     sampling = Sampling(**{item.name: getattr(config, item.name) for item in fields(Sampling)})
     chunk = max(1, CHUNK_BATCHES * config.batch_size // config.answers)
-    with opened(
+    engine = open_engine(
         config.engine,
         model,
         tokenizer,
         sampling,
         batch_size=config.batch_size,
         share=config.engine_memory,
-    ) as engine:
+    )
+    with closing(engine):
         told = asdict(sampling) | {"engine": config.engine, "logprob_temperature": engine.heat}
         while done < len(prompts):
             distributed.agree_to_stop(context)
@@ -113,7 +116,7 @@ def _line(prompt: Prompt, one: Sampled, tokenizer: Any) -> dict[str, Any]:
         "id": f"{prompt.id}-{one.n}",
         "prompt_id": prompt.id,
         "prompt": list(prompt.messages),
-        "text": tokenizer.decode(one.ids, skip_special_tokens=True).strip(),
+        "text": text_of(tokenizer, one.ids),
         "logprob": round(one.logprob, 5),
         "tokens": len(one.ids),
         "finished": one.finished,
