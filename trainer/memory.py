@@ -320,12 +320,11 @@ class Plan:
         """Logits over the vocabulary, in the weights' format and in float32."""
         self.add("logits", rows * net.vocabulary * (self.size + 8), phase)
 
-    def writing(
-        self, net: Network, rows: int, many: int, prompt: int, new: int, phase: str
-    ) -> None:
+    def writing(self, net: Network, rows: int, many: int, prompt: int) -> None:
         """Key-value cache and logits of answers that are written side by side, so many to each
         prompt, which is read once and, where the cache can do so (cache.py), kept once.
         """
+        new, phase = self.config.max_new_tokens, "writing"
         prompts = -(-rows // many)
         shared = net.lean and self.device == "cpu" and many > 1
         tokens = (prompts if shared else rows) * prompt + rows * new
@@ -337,11 +336,9 @@ class Plan:
 
 def lora_layers(net: Network, config: Any) -> int:
     """Layers that an adapter of PPO sits on (modeling.adapted_depth)."""
-    asked: int = getattr(config, "lora_layers", 0)
-    if asked:
-        return min(asked, net.layers)
-    deep = hasattr(config, "lora_layers") and net.layers >= 9
-    return net.layers // 3 if deep else net.layers
+    if config.lora_layers:
+        return min(int(config.lora_layers), net.layers)
+    return net.layers // 3 if net.layers >= 9 else net.layers
 
 
 def first_layers(net: Network, count: int) -> Network:
@@ -362,7 +359,7 @@ def plan_generate(plan: Plan) -> None:
     plan.weights("policy", net)
     prompt = plan.longest("prompts", most=net.window)
     plan.packed(net, "writing")
-    plan.writing(net, config.batch_size, config.answers, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.batch_size, config.answers, prompt)
 
 
 def plan_reward(plan: Plan) -> None:
@@ -420,8 +417,7 @@ def plan_ppo(plan: Plan) -> None:
     tokens = max(config.token_budget, row)
     rows = min(config.batch_size, config.episodes_per_step + config.samples)
     plan.packed(net, "writing", adapted=layers if config.lora else 0)
-    many = config.answers_per_prompt
-    plan.writing(net, rows, many, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, rows, config.answers_per_prompt, prompt)
     shared = 1 + prompt / config.answers_per_prompt / config.max_new_tokens
     step = config.episodes_per_step * config.max_new_tokens
     plan.add("states below the adapter", step * shared * net.width * plan.size, "learning")
@@ -481,7 +477,7 @@ def plan_prefer(plan: Plan) -> None:
     row = prompt + config.max_new_tokens
     _trainer_states(plan, net, micro * row, row, net.layers)
     plan.packed(net, "writing", adapted=net.layers if config.lora else 0)
-    plan.writing(net, config.write_batch, config.answers, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.write_batch, config.answers, prompt)
 
 
 def plan_bestofn(plan: Plan) -> None:
@@ -491,7 +487,7 @@ def plan_bestofn(plan: Plan) -> None:
     plan.weights("reward model", judge)
     prompt = plan.longest("prompts", most=net.window)
     plan.packed(net, "writing")
-    plan.writing(net, config.write_batch, config.answers, prompt, config.max_new_tokens, "writing")
+    plan.writing(net, config.write_batch, config.answers, prompt)
     if ranks.splits():
         plan.part("policy that learns", net, 4)
         plan.weights("policy that learns, whole", net, 4, "testing")
@@ -538,9 +534,7 @@ def plan_evaluate(plan: Plan) -> None:
         prompt = plan.longest("prompts", most=net.window)
         plan.weights("policy", net, phase="writing")
         plan.packed(net, "writing")
-        plan.writing(
-            net, config.batch_size, config.answers, prompt, config.max_new_tokens, "writing"
-        )
+        plan.writing(net, config.batch_size, config.answers, prompt)
     for name in ("reward", "second"):  # one after the other
         if name in plan.spec.inputs:
             _judging(plan, name)
