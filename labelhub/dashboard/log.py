@@ -35,6 +35,9 @@ ALERTS: Final[dict[str, Any]] = {
     ),
 }
 
+_RESUME_ONCE = gettext_lazy(
+    "Resume it once; if it fails again, trainer.log in the run's folder tells more."
+)
 # What to do about a failed run, by the kind of its failure.
 REMEDIES: Final[dict[str, Any]] = {
     Run.Failure.SPEC: gettext_lazy(
@@ -51,17 +54,13 @@ REMEDIES: Final[dict[str, Any]] = {
     ),
     Run.Failure.DISK: gettext_lazy("Make room, then resume it."),
     Run.Failure.PERMISSION: gettext_lazy("Let the worker use that file, then resume it."),
-    Run.Failure.UNEXPECTED: gettext_lazy(
-        "Resume it once; if it fails again, trainer.log in the run's folder tells more."
-    ),
+    Run.Failure.UNEXPECTED: _RESUME_ONCE,
     Run.Failure.NOT_STARTED: gettext_lazy("Mend what the sentence names, then resume it."),
     Run.Failure.KILLED: gettext_lazy(
         "Often the memory was full: do it again with less at once, or end other programs and "
         "resume it."
     ),
-    Run.Failure.EXITED: gettext_lazy(
-        "Resume it once; if it fails again, trainer.log in the run's folder tells more."
-    ),
+    Run.Failure.EXITED: _RESUME_ONCE,
 }
 
 # Failures that would come again if the run were only resumed.
