@@ -101,7 +101,8 @@ def test_the_critic_begins_with_normalised_scores() -> None:
     with torch.no_grad():
         head.weight.fill_(2.0)
         head.bias.fill_(3.0)
-    scorer: Any = SimpleNamespace(head=head, scale=Normalisation(5.0, 4.0))
+    judge = SimpleNamespace(normalisation=Normalisation(5.0, 4.0))
+    scorer: Any = SimpleNamespace(head=head, judge=judge)
     found = head_of(scorer)
     assert (found.weight.item(), found.bias.item()) == (0.5, -0.5)
 
