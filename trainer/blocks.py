@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.cache import Shared
+from trainer.cache import Seats, Shared
 from trainer.kernels import LEAN, PackedLinear
 
 Pack = Callable[[list[nn.Module]], PackedLinear | None]
@@ -92,38 +92,48 @@ class LeanAttention(nn.Module):
         return torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
 
 
+#: softmax(scale · q kᵀ + mask) v, (b, h, t, d), and the logarithm of the softmax's normaliser,
+#: (b, h, t); PyTorch's public function keeps the second to itself
+fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
 def shared_attention(
     q: Tensor, prompts: Shared, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     """Attention of one new token of each answer, q (b, h, 1, d), to the tokens of its prompt, which
     are there once for all of its answers, and to its own, k and v (b, kv, T, d).
 
-    `mask` (b, 1, 1, t + T) has the columns of the prompt first; returns (b, h, 1, d).
+    `mask` (b, 1, 1, t + T) has the columns of the prompt first; returns (b, h, 1, d). Two softmaxes
+    over parts of the columns become the one over all by their normalisers (Milakov & Gimelshein
+    2018; Juravsky et al. 2024, Hydragen). For a CPU.
     """
     seats, (_, kv, far, d) = prompts.seats, prompts.keys.shape
     b, h, _, _ = q.shape
-    rows = q.reshape(b, kv, h // kv, d).mul(scale)  # query heads of one key head as rows
+    rows = q.reshape(b, kv, h // kv, d)  # query heads of one key head as rows
+    hidden_far, hidden_near = parted(mask, seats, far)
+    # 1. the prompt's tokens, for the rows of all of its answers together
+    asked = seats.sit(rows).transpose(1, 2).reshape(seats.prompts, kv, -1, d)
+    out, normaliser = fused(asked, prompts.keys, prompts.values, attn_mask=hidden_far, scale=scale)
+    each = (seats.prompts, kv, seats.many, h // kv)
+    out_far = seats.rise(out.view(*each, d).transpose(1, 2))
+    log_far = seats.rise(normaliser.view(each).transpose(1, 2))
+    # 2. the answer's own
+    out_near, log_near = fused(rows, k, v, attn_mask=hidden_near, scale=scale)
+    # 3. the prompt's part of all weights
+    part = torch.sigmoid(log_far - log_near)[..., None].to(q.dtype)
+    return torch.lerp(out_near, out_far, part).reshape(b, h, 1, d)
 
-    def at_prompts(x: Tensor) -> Tensor:  # (b, kv, g, n) → (prompts, kv, seats · g, n)
-        return seats.sit(x).transpose(1, 2).reshape(seats.prompts, kv, -1, x.shape[-1])
 
-    def at_answers(x: Tensor) -> Tensor:  # and back
-        return seats.rise(x.view(seats.prompts, kv, seats.many, h // kv, -1).transpose(1, 2))
-
-    # 1. scores of the prompt's tokens and of the answer's, one softmax over both
-    scores = torch.cat(
-        [
-            at_answers(torch.matmul(at_prompts(rows), prompts.keys.transpose(2, 3))),
-            torch.matmul(rows, k.transpose(2, 3)),
-        ],
-        dim=-1,
-    )
-    if mask is not None:
-        scores += mask
-    p_far, p_near = scores.softmax(-1).split([far, k.shape[2]], dim=-1)
-    # 2. the values that they weigh
-    out = at_answers(torch.matmul(at_prompts(p_far), prompts.values))
-    return (out + torch.matmul(p_near, v)).view(b, h, 1, d)
+@lru_cache(maxsize=1)
+def parted(mask: Tensor | None, seats: Seats, far: int) -> tuple[Tensor | None, Tensor | None]:
+    """The mask of each prompt's columns (prompts, 1, 1, far), and of each answer's own; the same
+    tensor comes to every layer of a pass.
+    """
+    if mask is None:
+        return None, None
+    by_prompt = mask.new_zeros((seats.prompts, 1, 1, far))
+    by_prompt[seats.at] = mask[..., :far]
+    return by_prompt, mask[..., far:].contiguous()
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

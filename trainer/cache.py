@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ ROOM = 32
 SPARE = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seats:
     """Where the answers sit: `many` seats at each of `prompts`."""
 
@@ -36,14 +37,25 @@ class Seats:
     at: Tensor  # (b,) prompt of each answer
     place: Tensor  # (b,) its seat there
 
+    @cached_property
+    def full(self) -> bool:
+        """Whether every seat is taken, in the answers' order."""
+        order = self.at * self.many + self.place
+        everyone = torch.arange(self.prompts * self.many, device=order.device)
+        return torch.equal(order, everyone)
+
     def sit(self, rows: Tensor) -> Tensor:
         """(b, …) by answer as (prompts, many, …) by seat; 0 where nobody sits."""
+        if self.full:
+            return rows.unflatten(0, (self.prompts, self.many))
         seats = rows.new_zeros((self.prompts, self.many, *rows.shape[1:]))
         seats[self.at, self.place] = rows
         return seats
 
     def rise(self, seats: Tensor) -> Tensor:
         """`sit` undone."""
+        if self.full:
+            return seats.flatten(0, 1)
         return seats[self.at, self.place]
 
     def keep(self, order: Tensor) -> tuple[Seats, Tensor | None]:
