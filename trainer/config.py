@@ -319,7 +319,7 @@ class SFTConfig(CheckpointedConfig):
     method: str = knob(
         "lora",
         "lora: a low-rank adapter; full: every weight; freeze: the last layers and the head; "
-        "prompt: vectors in front of the text, for peft alone: no other stage can take them",
+        "prompt: vectors in front of the text, which become words that prompts begin with",
         choices=("lora", "full", "freeze", "prompt"),
     )
     epochs: int = knob(1, "times that each answer is seen", low=1)

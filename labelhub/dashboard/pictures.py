@@ -278,7 +278,7 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], Picture | None], ...]] = {
 
 
 # Bases have the last column, so that what stems from them runs down beside the others.
-LANES = {"policy": 0, "sft": 0, "adapter": 0, "reward": 1, "base": 2, "encoder": 2}
+LANES = {"policy": 0, "sft": 0, "reward": 1, "base": 2, "encoder": 2}
 
 
 def family_tree(versions: list[ModelVersion]) -> Lineage:

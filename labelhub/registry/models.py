@@ -16,7 +16,6 @@ class ModelVersion(models.Model):
         BASE = "base", _("base")
         ENCODER = "encoder", _("encoder")  # pretrained on hidden tokens: it can judge, not write
         SFT = "sft", _("fine-tuned")
-        ADAPTER = "adapter", _("prompt vectors")  # of use only in front of the base beside it
         REWARD = "reward", _("reward model")
         POLICY = "policy", _("policy")
 
@@ -52,7 +51,7 @@ class ModelVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(kind="base")
                 | Q(
-                    kind__in=["encoder", "sft", "adapter", "reward", "policy"],
+                    kind__in=["encoder", "sft", "reward", "policy"],
                     project__isnull=False,
                 ),
                 name="only_bases_may_have_no_project",

@@ -49,14 +49,17 @@ def may_move(old: str, new: str) -> bool:
 def output_kind(stage: str, config: Mapping[str, Any]) -> str | None:
     """The kind of model version that a finished run leaves; None for a stage that makes none.
 
-    What masked pretraining makes can only judge, and
-    learned prompt vectors are of use only in front of their base: neither may write answers.
+    What masked pretraining makes can only judge, not write.
     """
     if stage == "pretrain":
         return "encoder" if config.get("objective") == "masked" else "base"
-    if stage == "sft":
-        return "adapter" if config.get("method") == "prompt" else "sft"
-    made = {"reward": "reward", "ppo": "policy", "prefer": "policy", "bestofn": "policy"}
+    made = {
+        "sft": "sft",
+        "reward": "reward",
+        "ppo": "policy",
+        "prefer": "policy",
+        "bestofn": "policy",
+    }
     return made.get(stage)
 
 

@@ -47,7 +47,7 @@ WORDS: Final = (
     _("samples that the objective causal writes each time"),
     _("longest sample in tokens"),
     _("optimiser steps between checkpoints"),
-    _("lora: a low-rank adapter; full: every weight; freeze: the last layers and the head; prompt: vectors in front of the text, for peft alone: no other stage can take them"),
+    _("lora: a low-rank adapter; full: every weight; freeze: the last layers and the head; prompt: vectors in front of the text, which become words that prompts begin with"),
     _("times that each answer is seen"),
     _("peak learning rate; full training wants about a tenth"),
     _("answers in one optimiser step"),

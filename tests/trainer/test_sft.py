@@ -135,11 +135,50 @@ def test_a_base_without_template_gets_the_one_it_was_taught_with(
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
-def test_learned_vectors_load_in_plain_peft(things: Path, tmp_path: Path) -> None:
+def test_learned_vectors_are_words_of_a_plain_model_and_load_in_peft(
+    things: Path, tmp_path: Path
+) -> None:
+    """Both give the old words the same scores, and the new words are as rare as the rarest."""
     folder = make_run(tmp_path / "run", things, method="prompt")
     run_here(folder)
-    model = AutoPeftModelForCausalLM.from_pretrained(str(folder / "out"))
-    assert model.prompt_encoder["default"].embedding.weight.shape == (4, 32)
+    vectors = AutoPeftModelForCausalLM.from_pretrained(str(folder / "out" / "adapter"))
+    assert vectors.prompt_encoder["default"].embedding.weight.shape == (4, 32)
+    plain = AutoModelForCausalLM.from_pretrained(str(folder / "out"))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "out"))
+
+    prompt = ({"role": "user", "content": "I like tea"},)
+    old, new = chat_ids(tiny_tokenizer(), prompt), chat_ids(tokenizer, prompt)
+    assert tokenizer.convert_ids_to_tokens(new[:4]) == [f"<|learned_{n}|>" for n in range(1, 5)]
+    assert new[4:] == old
+    assert "learned" not in tokenizer.decode(new, skip_special_tokens=True)
+    with torch.no_grad():
+        wanted = vectors(torch.tensor([old])).logits[0, -1]
+        found = plain(torch.tensor([new])).logits[0, -1]
+    torch.testing.assert_close(found[: len(wanted)], wanted, rtol=1e-4, atol=1e-5)
+    assert found[new[:4]].exp().sum() < 0.01 * found.exp().sum()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_what_learned_vectors_write_can_be_had_and_learned_on(things: Path, tmp_path: Path) -> None:
+    """Other stages take the result as any model, and vectors learned on it come before its own."""
+    first = make_run(tmp_path / "first", things, method="prompt")
+    run_here(first)
+    write_lines(
+        tmp_path / "prompts.jsonl",
+        [{"id": "p1", "prompt": [{"role": "user", "content": "I like tea"}]}],
+    )
+    inputs = {"policy": str(first / "out"), "prompts": str(tmp_path / "prompts.jsonl")}
+    written = judging.make_run(
+        tmp_path / "written", "generate", inputs, answers=2, max_new_tokens=4, threads=1
+    )
+    assert run_here(written)["answers"] == 2
+    inputs = {"base": str(first / "out"), "pairs": str(things / "pairs.jsonl")}
+    again = judging.make_run(tmp_path / "again", "sft", inputs, **(QUICK | {"method": "prompt"}))
+    run_here(again)
+    tokenizer = AutoTokenizer.from_pretrained(str(again / "out"))
+    ids = chat_ids(tokenizer, ({"role": "user", "content": "I like tea"},))
+    wanted = [f"<|learned_{n}|>" for n in (5, 6, 7, 8, 1, 2, 3, 4)]
+    assert tokenizer.convert_ids_to_tokens(ids[:8]) == wanted
 
 
 def test_the_loss_is_that_of_the_answers_tokens_alone(things: Path, tmp_path: Path) -> None:

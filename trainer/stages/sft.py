@@ -10,7 +10,8 @@ Choices
 - The loss is on the answer and its end alone; each of its tokens counts the same, in whatever micro
   batch it stands.
 - Methods: lora (adapter on every linear layer, float32 on a frozen base), full, freeze (the last
-  layers and the head alone), prompt (vectors put before the text; Lester et al. 2021).
+  layers and the head alone), prompt (vectors put before the text; Lester et al. 2021). Of each the
+  result is a plain model: vectors become words that the chat template begins with.
 - Packed rows do not see one another: positions start anew with each, and attention keeps apart.
 - Dropout is off and an epoch's order follows from the seed, so a resumed run is bit for bit the
   undisturbed one.
@@ -28,12 +29,12 @@ from typing import Any, cast
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import PromptTuningConfig, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
 from trainer import ranks
-from trainer.adapters import add_lora, save_adapter
+from trainer.adapters import ADAPTER, add_lora, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
@@ -48,6 +49,7 @@ from trainer.modeling import (
     longest_context,
 )
 from trainer.placement import Placement, start
+from trainer.soft_prompts import check_words, with_vectors, with_words
 from trainer.statistics import clustered_ratio, perplexity
 from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
 from trainer.types import RunContext
@@ -85,7 +87,10 @@ def run(context: RunContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(base)
     keep_template(tokenizer)
     model = open_model(base, config, placement, context.spec.seed)
-    window = min(config.max_length, longest_context(model))
+    learned = config.prompt_tokens if config.method == "prompt" else 0
+    window = min(config.max_length, longest_context(model) - learned)
+    if learned:
+        check_words(tokenizer, learned, training[0].messages)
     rows = [row_of(tokenizer, pair, window) for pair in training]
     tested = [row_of(tokenizer, pair, window) for pair in heldout]
     pad = int(tokenizer.pad_token_id)
@@ -104,8 +109,10 @@ def run(context: RunContext) -> dict[str, Any]:
     train(fit, Journey(context, NAMES, {"before": before}, checkpoint=checkpoint))
 
     # 5. measure what will be written, and publish it
-    finished = finished_model(context, fit, config, placement)
-    after = measure(finished, tested, pad, config.token_budget, pause)
+    finished = finish(context, fit, rows, placement)
+    begin = finished.begin
+    asked = [Row([*begin, *row.ids], len(begin) + row.prompt) for row in tested]
+    after = measure(finished.model, asked, pad, config.token_budget, pause)
     report = {
         "stage": "sft",
         "method": config.method,
@@ -221,14 +228,8 @@ def measure(
     device = next(model.parameters()).device
     for bucket in length_buckets([len(row.ids) for row in rows], token_budget):
         chosen = [rows[index] for index in bucket]
-        width = max(len(row.ids) for row in chosen)
-        ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in chosen])
-        labels = torch.full_like(ids, IGNORED)
-        for place, row in enumerate(chosen):
-            labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
-        mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in chosen])
+        ids, mask, labels = tensors_of(chosen, pad)
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        logits = logits[:, -width:]  # prompt tuning puts its vectors in front
         losses = nn.functional.cross_entropy(
             logits[:, :-1].float().transpose(1, 2),
             labels[:, 1:].to(device),
@@ -239,6 +240,17 @@ def measure(
             nats[index], counts[index] = loss, len(row.ids) - row.prompt
         pause()
     return nats, counts
+
+
+def tensors_of(rows: Sequence[Row], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, mask and labels (b, t), padded on the right; labels are those of the answers."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in rows])
+    labels = torch.full_like(ids, IGNORED)
+    for place, row in enumerate(rows):
+        labels[place, row.prompt : len(row.ids)] = ids[place, row.prompt : len(row.ids)]
+    mask = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows])
+    return ids, mask, labels
 
 
 def figures_of(measured: Sequence[Sequence[float]], when: str = "") -> dict[str, Any]:
@@ -253,23 +265,53 @@ def figures_of(measured: Sequence[Sequence[float]], when: str = "") -> dict[str,
     }
 
 
-def finished_model(context: RunContext, fit: Fit, config: SFTConfig, placement: Placement) -> Any:
+@dataclass(frozen=True)
+class Finished:
+    """What will be written; `begin` are the tokens that its prompts have in front by now."""
+
+    model: Any
+    tokenizer: Any
+    begin: list[int]
+
+
+def finish(context: RunContext, fit: Fit, rows: Sequence[Row], placement: Placement) -> Finished:
     """The model as it will be written: a figure of any other would mislead."""
-    model = fit.model
+    config = cast(SFTConfig, context.spec.config)
+    tokenizer = fit.processing_class
+    if config.method == "prompt":
+        vectors = fit.model.get_prompt_embedding_to_save(ADAPTER)
+        rare = rarest(fit.model, rows, tokenizer.pad_token_id, config.token_budget)
+        new, begin = with_words(tokenizer, config.prompt_tokens)
+        base = fit.model.get_base_model()
+        return Finished(with_vectors(base, begin, vectors, rare).to(placement.dtype), new, begin)
     if config.method == "lora" or ranks.splits():
-        return plain_model(context.input("base"), placement, model)
-    return model if config.method == "prompt" else model.to(placement.dtype)
+        return Finished(plain_model(context.input("base"), placement, fit.model), tokenizer, [])
+    return Finished(fit.model.to(placement.dtype), tokenizer, [])
+
+
+@torch.no_grad()
+def rarest(model: Any, rows: Sequence[Row], pad: int, token_budget: int) -> int:
+    """The token that is least likely, on the mean, within a batch of what was learned."""
+    chosen = [rows[index] for index in length_buckets([len(r.ids) for r in rows], token_budget)[0]]
+    ids, mask, labels = tensors_of(chosen, pad)
+    device = next(model.parameters()).device
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    # peft's vectors stand in front, and each place foretells the next
+    logits = logits[:, -ids.shape[1] : -1][labels[:, 1:] != IGNORED]
+    return int(logits.float().softmax(-1).mean(0).argmin())
 
 
 def write_out(
-    context: RunContext, fit: Fit, finished: Any, folder: Path, report: Mapping[str, Any]
+    context: RunContext, fit: Fit, finished: Finished, folder: Path, report: Mapping[str, Any]
 ) -> None:
-    """The result as plain transformers (for prompt tuning: peft) loads it, with chat template."""
+    """The result as plain transformers loads it, with chat template; beside it what peft loads."""
     base = str(context.input("base"))
-    finished.save_pretrained(str(folder))
-    fit.processing_class.save_pretrained(str(folder))
+    finished.model.save_pretrained(str(folder))
+    finished.tokenizer.save_pretrained(str(folder))
     if report["method"] == "lora":
         save_adapter(fit.model, folder / "adapter", base)
+    if report["method"] == "prompt":
+        fit.model.save_pretrained(str(folder / "adapter"))
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     write_card(context, folder, card(report, parent_name(context.spec, "base")))
 
@@ -285,11 +327,12 @@ def card(report: Mapping[str, Any], base: str) -> Card:
             f"perplexity of the {report['heldout_pairs']} held-out answers, a token: {before} "
             f"before, {after} after"
         ]
-    loads = (
-        "`AutoPeftModelForCausalLM.from_pretrained` loads it on its base."
-        if report["method"] == "prompt"
-        else "`AutoModelForCausalLM.from_pretrained` loads it; the chat template lies beside it."
-    )
+    loads = "`AutoModelForCausalLM.from_pretrained` loads it; the chat template lies beside it."
+    if report["method"] == "prompt":
+        loads += (
+            " The template begins with the words that were learned; they write only behind these. "
+            "`adapter/` holds them as vectors for peft."
+        )
     return Card(
         title="Fine-tuned policy",
         about=(

@@ -238,7 +238,6 @@ def starts(page: Any) -> dict[str, str]:
         ("encoder", {"pretrain Tokenizer of", "reward Base"}),
         ("reward", {"ppo Reward model", "prefer Reward model", "bestofn Reward model",
                     "evaluate Reward model", "score Reward model"}),
-        ("adapter", set()),
     ],
 )  # fmt: skip
 def test_a_version_leads_to_the_forms_that_can_take_it_with_itself_chosen(
@@ -252,7 +251,6 @@ def test_a_version_leads_to_the_forms_that_can_take_it_with_itself_chosen(
         assert url.replace("&", "&amp;") in page.content.decode()
         form = clients["ada"].get(url).context["form"]
         assert version.name in [field.initial for group in form.read() for field in group]
-    assert ("No stage takes prompt vectors" in page.content.decode()) == (kind == "adapter")
 
 
 def test_a_reward_model_begins_the_method_that_reads_it(stocked: Project, clients: Clients) -> None:

@@ -52,6 +52,6 @@ def test_the_database_refuses(model: type[models.Model], name: str, project: Pro
     refused_by(model, name, lambda: BROKEN[model, name](project))
 
 
-@pytest.mark.parametrize("kind", ["base", "encoder", "adapter", "sft", "reward", "policy"])
+@pytest.mark.parametrize("kind", ["base", "encoder", "sft", "reward", "policy"])
 def test_a_project_may_own_versions_of_every_kind(kind: str, project: Project) -> None:
     assert make_version(f"own {kind}", kind=kind, project=project).project == project

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 def things(project: Project, ann: User) -> dict[str, Any]:
     """One of everything that a stage can read, as it is named from outside."""
     kinds = ModelVersion.Kind
-    for kind in (kinds.REWARD, kinds.ENCODER, kinds.ADAPTER, kinds.POLICY):
+    for kind in (kinds.REWARD, kinds.ENCODER, kinds.POLICY):
         make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
     make_version("tiny-base")
     ranking = make_ranking(make_answer_set(project), ann)
@@ -184,7 +184,7 @@ def test_a_report_is_read_from_the_run_that_wrote_it(
         ("pretrain", {}, "base"),
         ("pretrain", {"objective": "masked"}, "encoder"),
         ("sft", {}, "sft"),
-        ("sft", {"method": "prompt"}, "adapter"),
+        ("sft", {"method": "prompt"}, "sft"),
         ("reward", {}, "reward"),
         ("ppo", {}, "policy"),
         ("prefer", {"method": "rloo"}, "policy"),
@@ -206,7 +206,6 @@ def test_what_a_stage_leaves(stage: str, config: dict[str, Any], kind: str | Non
     ("stage", "role", "said", "words"),
     [
         ("ppo", "policy", "everyday/encoder-v1", "is no policy"),
-        ("ppo", "policy", "everyday/adapter-v1", "is no policy"),
         ("ppo", "reward", "everyday/policy-v1", "is no reward"),
         ("sft", "base", "everyday/encoder-v1", "is no base"),
         ("reward", "base", "everyday/reward-v1", "is no base"),
