@@ -296,6 +296,10 @@ MUTANTS = [
         ("by_prompt[seats.at] = mask[..., :far]", "by_prompt", "cache: a_wide_cache", "the padding of a prompt is attended to"),
     ),
     # --- models ---
+    *bugs("soft_prompts.with_vectors",
+        ("old[rare]", "old[0]", "soft_prompts: head_that_is_tied", "the row of another word"),
+        ("tie_word_embeddings = False", "tie_word_embeddings = True", "soft_prompts: head_that_is_tied", "the head says the vectors"),
+    ),
     *bugs("modeling.collate",
         ("b * length + head - 1", "b * length + head", "modeling: log_probabilities_are", "the first token is predicted by itself"),
         ("at, at + written - 1) + b * length", "at + 1, at + written) + b * length", "modeling: log_probabilities_are", "each token predicted by itself"),

@@ -143,6 +143,7 @@ def test_learned_vectors_are_words_of_a_plain_model_and_load_in_peft(
     run_here(folder)
     vectors = AutoPeftModelForCausalLM.from_pretrained(str(folder / "out" / "adapter"))
     assert vectors.prompt_encoder["default"].embedding.weight.shape == (4, 32)
+    assert not (folder / "out" / "adapter" / "README.md").exists()
     plain = AutoModelForCausalLM.from_pretrained(str(folder / "out"))
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "out"))
 

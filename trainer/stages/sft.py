@@ -312,6 +312,7 @@ def write_out(
         save_adapter(fit.model, folder / "adapter", base)
     if report["method"] == "prompt":
         fit.model.save_pretrained(str(folder / "adapter"))
+        (folder / "adapter" / "README.md").unlink()  # peft's form of a card, with nothing filled in
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     write_card(context, folder, card(report, parent_name(context.spec, "base")))
 
