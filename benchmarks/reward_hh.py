@@ -350,7 +350,7 @@ def theirs(
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     settings = {
-        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 8,
         "num_train_epochs": 1, "gradient_checkpointing": False, "bf16": quick_at_bfloat16(),
     }  # fmt: skip
     begun = time.monotonic()
