@@ -156,7 +156,7 @@ class RunForm(forms.Form):
             wrote = ModelVersion.objects.filter(answers__answer_set__prompt__project=self.project)
             which += [(one.name, one.name) for one in wrote.distinct().order_by("-id")]
             which += [
-                (f"{RUN}{run.pk}", f"{run_words(run)} · {run.get_stage_display()}")
+                (f"{RUN}{run.pk}", f"{run_words(run)} · {run.what}")
                 for run in queries.writings_of(self.project)
             ]
         wanted = name.removeprefix(INPUT) in self.wanted

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.utils.functional import Promise
@@ -47,6 +48,7 @@ from labelhub.lib.charts import (
 from labelhub.lib.figures import plain
 from labelhub.registry.models import ModelVersion
 from labelhub.rounds.queries import gain_of
+from labelhub.runs import rules
 from labelhub.runs.models import Run
 from labelhub.runs.queries import Series as Figures
 from labelhub.runs.queries import number
@@ -178,8 +180,13 @@ _ELSEWHERE = {metric.spread for metric in METRICS.values()} | {
 
 
 def curves_of(run: Run, figures: Figures, names: Iterable[str] = tuple(METRICS)) -> list[Chart]:
-    """A chart for each of these figures that the run measured, in this order."""
-    charts = (metric_chart(run, figures, name) for name in names if name in figures)
+    """A chart for each of these figures that the run measured, in this order.
+
+    What an ended run of several steps measured once is no curve; its report tells it.
+    """
+    once = run.state in rules.ENDED and run.total > 1
+    curved = [name for name in names if len(figures.get(name, ())) > (1 if once else 0)]
+    charts = (metric_chart(run, figures, name) for name in curved)
     return [chart for chart in charts if chart is not None]
 
 
@@ -262,7 +269,7 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], Picture | None], ...]] = {
     "sft": (perplexity_picture,),
     "reward": _REWARD,
     "ppo": (curve_picture,),
-    "prefer": (_gain, accuracy_picture, gap_picture, reliability_picture),
+    "prefer": (_gain, partial(accuracy_picture, of_policy=True), gap_picture, reliability_picture),
     "bestofn": (best_of_picture, frontier_picture),
     "evaluate": (
         _gain,

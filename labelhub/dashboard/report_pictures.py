@@ -38,14 +38,17 @@ CURVE = 40
 # --- a reward model
 
 
-def accuracy_picture(report: Report) -> DotPlot | None:
-    """The reward model on pairs it never saw, against what length alone and chance would do."""
+def accuracy_picture(report: Report, *, of_policy: bool = False) -> DotPlot | None:
+    """The reward model on pairs it never saw, against what length alone and chance would do; or a
+    policy, whose likelihoods are a reward, too (DPO).
+    """
     value, length = number(report, "pair_accuracy"), number(report, "length_baseline")
     if value is None:
         return None
     bounds, pairs = interval(report, "ci95"), number(report, "pairs")
+    name = _("Policy (implicit reward)") if of_policy else _("Reward model")
     rows = [
-        Estimate(_("Reward model"), value, with_error(value, bounds, percent=True), bounds),
+        Estimate(name, value, with_error(value, bounds, percent=True), bounds),
     ]
     if length is not None:
         around = interval(report, "length_baseline_ci95")
@@ -56,7 +59,9 @@ def accuracy_picture(report: Report) -> DotPlot | None:
     return dot_plot(
         "accuracy",
         rows,
-        title=_("Does the reward model know what people prefer?"),
+        title=_("Does the policy know what people prefer?")
+        if of_policy
+        else _("Does the reward model know what people prefer?"),
         unit=_("share of held-out pairs in the right order"),
         marks=[Mark(0.5, _("chance"), "quiet")],
         within=(0, 1),

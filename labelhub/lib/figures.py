@@ -31,16 +31,16 @@ def decimals_for(half: float) -> int:
 def plain(value: float | None, digits: int = 3) -> str:
     """A number at `digits` significant digits, without trailing noise: 0.0123, 1.5, 480, 12 400.
 
-    What is very small is written with a power of ten: 5.6 × 10⁻⁵.
+    What is very small or very large is written with a power of ten: 5.6 × 10⁻⁵.
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
-    if size >= digits:
+    if digits <= size < 9:
         return _signed(f"{value:,.0f}".replace(",", "\u202f"))
-    if size < -4:
+    if not -4 <= size < 9:
         figures, _e, power = f"{value:.{digits - 1}e}".partition("e")
         return f"{_signed(_shorn(figures))}\u202f×\u202f10{str(int(power)).translate(_RAISED)}"
     return _signed(_shorn(f"{value:.{max(0, digits - 1 - size)}f}"))

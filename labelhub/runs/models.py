@@ -263,6 +263,14 @@ class Run(models.Model):
     def __str__(self) -> str:
         return f"run {self.pk}: {self.stage} ({self.state})"
 
+    @property
+    def what(self) -> str:
+        """What it does, in words; of a stage with two methods, which."""
+        if self.stage == self.Stage.PREFER:
+            method = str(self.config.get("method", "dpo")).upper()
+            return _("train the policy (%(method)s)") % {"method": method}
+        return self.get_stage_display()
+
 
 class RunInput(models.Model):
     """What a run reads in a role such as `policy` or `rankings`: one thing, of one kind."""

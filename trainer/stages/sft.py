@@ -256,7 +256,8 @@ def tensors_of(rows: Sequence[Row], pad: int) -> tuple[Tensor, Tensor, Tensor]:
 def figures_of(measured: Sequence[Sequence[float]], when: str = "") -> dict[str, Any]:
     """Loss a token and perplexity of held-out answers, with 95 % intervals that count answers."""
     loss = clustered_ratio(*measured)
-    edges = loss.ci95 if loss and loss.n > 1 else None
+    # no loss is less than 0, whatever the interval of a few answers says
+    edges = [max(0.0, edge) for edge in loss.ci95] if loss and loss.n > 1 else None
     return {
         f"heldout_loss{when}": loss.value if loss else None,
         f"heldout_loss{when}_ci95": edges,

@@ -17,6 +17,7 @@ from labelhub.rounds.models import Round
 from labelhub.runs.models import Run
 from tests import factories
 from tests.labelhub.dashboard import world
+from trainer.config import CONFIGS
 
 pytestmark = pytest.mark.django_db
 Clients = dict[str, Client]
@@ -131,6 +132,32 @@ def test_the_curves_of_a_run_are_drawn_while_it_runs(project: Project, clients: 
         assert text.count('class="band tone-a"') == 1
     run_page = clients["ada"].get(reverse("dashboard:run", args=["everyday", run.pk]))
     assert "odd_one" in run_page.content.decode(), "a figure without a name for people is drawn too"
+
+
+@pytest.mark.parametrize("state", [Run.State.RUNNING, Run.State.FINISHED])
+def test_what_an_ended_run_measured_once_is_no_curve(
+    project: Project, clients: Clients, state: str
+) -> None:
+    """While it runs, the first point of a curve is drawn."""
+    run = world.make_run(world.make_round(project), "bestofn", state, step=18, total=18)
+    world.tell(run, "metric", 16, total=18, length=12.9)
+    for step in (17, 18):
+        world.tell(run, "metric", step, total=18, loss=1.0)
+    page = clients["ada"].get(reverse("dashboard:run", args=["everyday", run.pk]))
+    text = page.content.decode()
+    assert "Loss" in text
+    assert ("Length of an answer" in text) == (state == Run.State.RUNNING)
+
+
+def test_a_run_says_by_which_method_it_learns_from_rankings(
+    project: Project, clients: Clients
+) -> None:
+    turn = world.make_round(project)
+    for config, words in (({}, "(DPO)"), ({"method": "rloo"}, "(RLOO)")):
+        run = world.make_run(turn, "prefer", config=config)
+        page = clients["ada"].get(reverse("dashboard:run", args=["everyday", run.pk]))
+        assert words in page.content.decode()
+    assert CONFIGS["prefer"]().method == "dpo"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,14 @@ def test_an_evaluation_of_a_reward_model_is_drawn_whole() -> None:
     assert keys == keys_of(pictures_of(REWARD, "reward"))
 
 
+def test_a_policy_that_learned_from_rankings_is_called_a_policy() -> None:
+    """DPO's accuracy is that of its likelihoods: no reward model is there."""
+    (picture, *_) = pictures_of(REWARD, "prefer")
+    assert isinstance(picture, DotPlot)
+    assert picture.title == "Does the policy know what people prefer?"
+    assert [row[0] for row in picture.rows][:2] == ["Policy (implicit reward)", "Length alone"]
+
+
 def test_gaps_stand_in_the_order_of_numbers_and_tell_how_many_pairs() -> None:
     chart = report_pictures.gap_picture(REWARD)
     assert chart is not None

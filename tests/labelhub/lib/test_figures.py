@@ -47,6 +47,7 @@ def test_plain_numbers() -> None:
     written = [figures.plain(value) for value in (0, 0.01234, 1.5, 480, 12_400, -0.5, 0.99999)]
     assert written == ["0", "0.0123", "1.5", "480", f"12{THIN}400", "−0.5", "1"]
     assert figures.plain(0.0000556) == f"5.56{THIN}×{THIN}10⁻⁵"
+    assert figures.plain(1e30) == f"1{THIN}×{THIN}10³⁰"
     assert figures.plain(-0.00002) == f"−2{THIN}×{THIN}10⁻⁵"
     assert figures.count(134_515_008) == f"134{THIN}515{THIN}008"
 
