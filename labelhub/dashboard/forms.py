@@ -177,7 +177,7 @@ class ImportPromptsForm(LinesForm):
         label=_("Prompts"),
         help_text=_(
             "One a line: either plain text, or JSON such as "
-            "{“prompt”: [{“role”: “user”, “content”: “…”}]}."
+            '{"prompt": [{"role": "user", "content": "…"}]}.'
         ),
         widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"}),
         required=False,

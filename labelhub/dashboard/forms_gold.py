@@ -70,8 +70,8 @@ class ImportGoldForm(LinesForm):
     text = forms.CharField(
         label=_("Known rankings"),
         help_text=_(
-            "One a line: {“prompt”: “…”, “answers”: [“…”, “…”], “ranks”: [1, 2]}, 1 = best, equal"
-            " numbers are a tie. “explanation” and “tutorial”: true may stand in it, too."
+            'One a line: {"prompt": "…", "answers": ["…", "…"], "ranks": [1, 2]}, 1 = best, equal'
+            ' numbers are a tie. "explanation" and "tutorial": true may stand in it, too.'
         ),
         widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"}),
         required=False,

@@ -421,7 +421,7 @@ class PairsForm(LinesForm):
 
     text = forms.CharField(
         label=_("Pairs"),
-        help_text=_("JSON, one a line, such as {“prompt”: “…”, “answer”: “…”}."),
+        help_text=_('JSON, one a line, such as {"prompt": "…", "answer": "…"}.'),
         widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false"}),
         required=False,
     )
@@ -449,7 +449,7 @@ class CorpusForm(forms.Form):
     name = forms.CharField(label=_("Name"), max_length=80)
     texts = FilesField(
         label=_("Files"),
-        help_text=_("Plain text, packed or not, or JSON lines with a “text” each; UTF-8."),
+        help_text=_('Plain text, packed or not, or JSON lines with a "text" each; UTF-8.'),
         widget=ManyFiles(attrs={"accept": ",".join(TEXT_ENDINGS)}),
     )
 

@@ -314,7 +314,7 @@ def _check_document(name: str, number: int, line: bytes) -> None:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise Refused(
-            _("%(name)s, line %(number)d: write {“text”: “…”}, one object a line.")
+            _('%(name)s, line %(number)d: write {"text": "…"}, one object a line.')
             % {"name": name, "number": number},
             status=400,
         )
