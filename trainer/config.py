@@ -70,7 +70,11 @@ class StageConfig:
         "number format of the weights; auto takes bfloat16 where the machine is fast at it",
         choices=("auto", "float32", "bfloat16"),
     )
-    device: str = knob("auto", "auto, cpu, cuda or cuda:N")
+    device: str = knob(
+        "auto",
+        "where it computes; auto takes the first GPU, if there is one",
+        choices=("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(8))),
+    )
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

@@ -23,7 +23,7 @@ WORDS: Final = (
     _("Score answers with a reward model."),
     _("CPU threads; 0 leaves one core free for everything else"),
     _("number format of the weights; auto takes bfloat16 where the machine is fast at it"),
-    _("auto, cpu, cuda or cuda:N"),
+    _("where it computes; auto takes the first GPU, if there is one"),
     _("newest checkpoints that are kept; the best one by the stage's own figure is, too"),
     _("causal: foretell the next token (a decoder, to write with); masked: fill in hidden tokens (an encoder, to judge with)"),
     _("parameters of the network besides its embedding, about"),

@@ -72,6 +72,7 @@ def test_a_whole_number_serves_as_a_decimal() -> None:
         (ppo(config={"lam": 1.5}), "config.lam of stage “ppo” is 1.5; give 1 or less"),
         (ppo(config={"lr": float("nan")}), "config.lr of stage “ppo” is NaN; give a number"),
         (ppo(config={"kl_control": "odd"}), "choose one of fixed, adaptive"),
+        (ppo(config={"device": "toaster"}), "choose one of auto, cpu, cuda, cuda:0"),
         (ppo(config={"answers_per_prompt": 3}), "a multiple of config.answers_per_prompt"),
         (ppo(seed=-1), "seed is -1; give a whole number from 0"),
         (ppo(inputs={"policy": "tiny"}), "stage “ppo” misses the input reward, prompts"),
