@@ -215,19 +215,27 @@ def load(name: str) -> ModuleType:
 
 
 def _fail(folder: Path, error: BaseException) -> int:
-    """Say in one sentence what went wrong; the traceback goes to trainer.log and to stderr."""
+    """Say in one sentence what went wrong; the traceback goes to trainer.log, and to stderr where
+    nobody foresaw the error or there is no log.
+    """
     trace = "".join(traceback.format_exception(error))
     code, sentence = explain(error)
-    sys.stderr.write(f"{trace}\n{sentence}\n")
-    if not ranks.is_main():
-        return FAILED
+    logged = ranks.is_main() and _keep_failure(folder, trace, code, sentence)
+    if code == "unexpected" or not logged:
+        sys.stderr.write(f"{trace}\n")
+    sys.stderr.write(f"{sentence}\n")
+    return FAILED
+
+
+def _keep_failure(folder: Path, trace: str, code: str, sentence: str) -> bool:
+    """Whether the folder could take the failure's event and traceback: the disk may be full."""
     try:
         EventWriter(folder).emit("failed", code=code, message=sentence)
         with (folder / "trainer.log").open("a", encoding="utf-8") as log:
             log.write(trace)
-    except OSError:  # the disk may be full: stderr has it all
-        return FAILED
-    return FAILED
+    except OSError:
+        return False
+    return True
 
 
 def is_finished(folder: Path, spec: Spec) -> bool:

@@ -69,6 +69,28 @@ def test_a_finished_run_that_was_damaged_is_done_again(run: Path) -> None:
     assert (run / "out" / "answers.jsonl").read_bytes() == answers
 
 
+def test_a_mistake_is_told_in_one_sentence_and_traced_in_the_log(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal gets a traceback only of what nobody foresaw."""
+    spec = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps(spec | {"config": {"answers": 0}}))
+    assert main(["run", str(run)]) == FAILED
+    told = capsys.readouterr().err
+    assert told == last(run)["message"] + "\n"
+    assert "Traceback" in (run / "trainer.log").read_text("utf-8")
+
+    def fall(_context: Any) -> None:
+        raise LookupError("no such thing")
+
+    monkeypatch.setattr(generate, "run", fall)
+    (run / "spec.json").write_text(json.dumps(spec))
+    assert main(["run", str(run)]) == FAILED
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert told.endswith(last(run)["message"] + "\n")
+
+
 def test_a_finished_folder_takes_no_other_spec(run: Path) -> None:
     main(["run", str(run)])
     spec = json.loads((run / "spec.json").read_text())
