@@ -40,6 +40,7 @@ from trainer.events import (
     read_events,
 )
 from trainer.manifests import recover, verify_manifest
+from trainer.terminal import Spoken
 from trainer.types import RunContext, refuse_other_spec
 
 FINISHED, FAILED, STOPPED = 0, 1, 75
@@ -135,7 +136,7 @@ def _run_held(folder: Path, stop: threading.Event) -> int:
     try:
         if ranks.is_main():
             recover(*folder.glob(".out.*"), *folder.glob("checkpoints/.*"))
-        events = EventWriter(folder) if ranks.is_main() else Quiet()
+        events = _writer(folder)
         spec = load_spec(folder)
         set_environment(spec.config.threads)
         part = _meet(spec)
@@ -153,6 +154,13 @@ def _run_held(folder: Path, stop: threading.Event) -> int:
     except BaseException as error:  # noqa: BLE001 - the last line of defence: everything becomes a sentence
         return _fail(folder, error)
     return FINISHED
+
+
+def _writer(folder: Path) -> EventWriter:
+    """Who writes the events of this process; at a terminal it tells them, too."""
+    if not ranks.is_main():
+        return Quiet()
+    return Spoken(folder, sys.stderr) if sys.stderr.isatty() else EventWriter(folder)
 
 
 def _meet(spec: Spec) -> Callable[[], None]:
