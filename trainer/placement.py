@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from trainer import memory, ranks
-from trainer.config import Spec
+from trainer.config import Spec, StageConfig
 from trainer.events import RunError
 from trainer.types import RunContext
 
@@ -37,7 +37,7 @@ def start(context: RunContext, model: Path | int, resumed_from: int | None = Non
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device, model)
     numbers = str(dtype).removeprefix("torch.")
-    room = free_memory(device)
+    room = free_memory(device, config)
     needs = memory.check(context.spec, context.folder, numbers, device.type, room)
     torch.manual_seed(context.spec.seed)
     if device.type == "cuda":
@@ -56,10 +56,15 @@ def start(context: RunContext, model: Path | int, resumed_from: int | None = Non
     return Placement(device, dtype)
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process may have on a device; None where that is not known."""
+def free_memory(device: torch.device, config: StageConfig) -> int | None:
+    """Bytes that this process may have on a device for itself; None where that is not known.
+
+    vLLM takes its share of a whole GPU at its start, whatever it needs of it.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, whole = torch.cuda.mem_get_info(device)
+        by_vllm = getattr(config, "engine", "") == "vllm"
+        return max(0, free - int(getattr(config, "engine_memory", 0.0) * whole * by_vllm))
     free = memory.free_memory()
     return None if free is None else free // ranks.local_world()
 
@@ -70,7 +75,7 @@ def memory_table(spec: Spec, folder: Path) -> str:
     dtype = choose_dtype(spec.config.dtype, device, memory.main_model(spec, folder))
     numbers = str(dtype).removeprefix("torch.")
     found = memory.estimate(spec, folder, numbers, device.type)
-    return memory.as_table(found, free_memory(device))
+    return memory.as_table(found, free_memory(device, spec.config))
 
 
 def choose_device(name: str) -> torch.device:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward, write_prompts
 from tests.trainer.judging import events_of, make_run, ranking_lines, write_lines
-from trainer import memory
+from trainer import memory, placement
 from trainer.__main__ import main
-from trainer.config import load_spec
+from trainer.config import PPOConfig, ScoreConfig, load_spec
 from trainer.events import RunError
 from trainer.memory import GIB, MIB, Estimate, Part, Plan
 from trainer.types import SHAPES
@@ -286,6 +287,17 @@ def test_a_refused_run_fails_before_it_reads_weights(
     (failed,) = events_of(generate_run, "failed")
     assert failed["message"].startswith("This run needs about ")
     assert not events_of(generate_run, "started")
+
+
+@pytest.mark.parametrize(("engine", "free"), [("hf", 60), ("vllm", 35)])
+def test_what_vllm_takes_of_a_gpu_is_not_free(
+    engine: str, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 GiB are free of 100, of which a quarter is vLLM's."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (60 * GIB, 100 * GIB))
+    config = PPOConfig(engine=engine, engine_memory=0.25)
+    assert placement.free_memory(torch.device("cuda"), config) == free * GIB
+    assert placement.free_memory(torch.device("cuda"), ScoreConfig()) == 60 * GIB
 
 
 def test_a_run_says_what_it_needs(generate_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
