@@ -65,8 +65,8 @@ def free_memory(device: torch.device, config: StageConfig) -> int | None:
         free, whole = torch.cuda.mem_get_info(device)
         by_vllm = getattr(config, "engine", "") == "vllm"
         return max(0, free - int(getattr(config, "engine_memory", 0.0) * whole * by_vllm))
-    free = memory.free_memory()
-    return None if free is None else free // ranks.local_world()
+    own = memory.free_memory()
+    return None if own is None else own // ranks.local_world()
 
 
 def memory_table(spec: Spec, folder: Path) -> str:
