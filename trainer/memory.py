@@ -440,6 +440,8 @@ def plan_sft(plan: Plan) -> None:
     if config.method == "lora":
         plan.adapter(net, config.lora_r, net.layers)
         plan.weights("merged model", net, phase="testing")
+    elif config.method == "prompt":
+        plan.weights("model with the learned words", net, 4, phase="testing")
     elif config.method in ("full", "freeze") and not ranks.splits():
         plan.learned(net, share)
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
