@@ -15,8 +15,6 @@ from trainer.blocks import lean_throughout
 
 CPU = placement.Placement(torch.device("cpu"), torch.float32)
 PROMPTS = [[3, 6, 7, 8, 1, 4], [3, 9, 1, 4]]
-#: two answers to the second prompt, one to the first
-MANY = [1, 2]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +34,18 @@ def writer(request: pytest.FixtureRequest, policy: PreTrainedModel) -> Iterator[
 
 
 @pytest.mark.parametrize("new", [1, cache.ROOM + 5])
+@pytest.mark.parametrize("many", [[1, 2], [2, 2]])
 def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
-    writer: PreTrainedModel, new: int
+    writer: PreTrainedModel, many: list[int], new: int
 ) -> None:
-    """The mask hides the places that are not filled, also when the cache has grown or rows left."""
+    """The mask hides the places that are not filled, also when the cache has grown or rows left.
+
+    So many answers to each prompt: where they are as many to all, every seat is taken.
+    """
     logits, known, read = rollout._read_prompts(writer, PROMPTS, pad=0)
     if lean_throughout(writer):
-        rows = [0, 1, 1]
-        cache.share_prompts(known, cache.seats_for(MANY, torch.device("cpu")))
+        rows = [0] * many[0] + [1] * many[1]
+        cache.share_prompts(known, cache.seats_for(many, torch.device("cpu")))
     else:
         rows = [1, 0, 1]
         cache.repeat_rows(known, torch.tensor(rows))
@@ -77,8 +79,20 @@ def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
 def test_answers_sit_at_their_prompts_and_rise_again() -> None:
     seats = cache.seats_for([2, 1], torch.device("cpu"))
     rows = torch.tensor([[1.0], [2.0], [3.0]])
+    assert not seats.full
     assert seats.sit(rows).tolist() == [[[1.0], [2.0]], [[3.0], [0.0]]]
     assert torch.equal(seats.rise(seats.sit(rows)), rows)
+
+
+def test_where_every_seat_is_taken_nothing_is_copied() -> None:
+    seats = cache.seats_for([2, 2], torch.device("cpu"))
+    rows = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    assert seats.full
+    assert seats.sit(rows).tolist() == [[[1.0], [2.0]], [[3.0], [4.0]]]
+    assert seats.sit(rows).data_ptr() == seats.rise(seats.sit(rows)).data_ptr() == rows.data_ptr()
+    exchanged, _ = seats.keep(torch.tensor([1, 0, 2, 3]))
+    assert not exchanged.full
+    assert exchanged.sit(rows).tolist() == [[[2.0], [1.0]], [[3.0], [4.0]]]
 
 
 def test_a_prompt_goes_when_many_would_go_with_it() -> None:
