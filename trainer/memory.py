@@ -23,12 +23,13 @@ import json
 import math
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from trainer import ranks
 from trainer.config import Spec, StageConfig, resolve_path
@@ -143,13 +144,13 @@ def read_network(folder: Path) -> Network:
 
 def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of every tensor in a folder's safetensors files, from their headers alone."""
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                yield name, entry["shape"]
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as file:
+                for name in file.keys():  # noqa: SIM118 - it is no dict
+                    yield name, file.get_slice(name).get_shape()
+        except SafetensorError as error:
+            raise RunError(f"{path} is damaged ({error}); restore it.") from None
 
 
 def _matrices(tensors: list[tuple[str, list[int]]]) -> Iterator[tuple[int, int, int]]:

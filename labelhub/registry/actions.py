@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
 from django.utils.translation import gettext as _
+from safetensors import SafetensorError, safe_open
 
 from labelhub.accounts.actions import audit
 from labelhub.accounts.models import User
@@ -99,13 +100,13 @@ def _card(folder: Path) -> str:
 def _parameters(folder: Path) -> int:
     """Count the parameters from the safetensors headers alone; no weights are read."""
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for side in entry["shape"]:
-                    size *= side
-                total += size
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as file:
+                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        except SafetensorError as error:
+            raise Refused(
+                _("%(path)s is damaged (%(error)s): restore it.") % {"path": path, "error": error}
+            ) from None
+        total += sum(math.prod(shape) for shape in shapes)
     return total

@@ -309,6 +309,13 @@ def test_a_run_says_what_it_needs(generate_run: Path, capsys: pytest.CaptureFixt
     assert f"{started['needs_mib']}" in table
 
 
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    model = make_tiny(tmp_path)
+    (model / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged .* restore it\."):
+        list(memory.tensor_shapes(model))
+
+
 def test_a_model_without_sizes_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps([1])[:1])
     with pytest.raises(RunError, match="cannot be read"):
