@@ -19,6 +19,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connections
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.test import Client, override_settings
+from django.utils import translation
 
 from labelhub.accounts.models import AuditEntry, User
 from labelhub.celery import app
@@ -75,6 +76,13 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
             test["NAME"] = str(tmp_path_factory.mktemp("db") / "test.sqlite3")
         else:
             test["NAME"] = f"test_{connection.settings_dict['NAME']}_{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def in_english() -> Iterator[None]:
+    """A page that was asked for in another language leaves it behind in the thread."""
+    with translation.override("en"):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
