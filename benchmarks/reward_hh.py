@@ -103,6 +103,7 @@ def read_options() -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> None:
     """Every part that was asked for, seed by seed."""
     name = f"limit-{options.limit}" if options.limit else "all"
+    cpu = machine(options.threads)["cpu"]
     tokenizer = load_tokenizer(resolve_path(options.model, ROOT))
     training = cut(read_hh("helpful-online.test") + read_hh("helpful-rejection-sampled.test"),
                    tokenizer)  # fmt: skip
@@ -116,13 +117,12 @@ def measure(options: argparse.Namespace) -> None:
         for seed in seeds[:1] if part == "head" else seeds:  # a head's fit is free of chance
             found, scores = run_side(options, training, testing, seed)
             found["untouched"] = on_untouched(training, testing, scores)
-            found["cpu"] = machine(options.threads)["cpu"]
+            found["cpu"] = cpu
             keep(["hh", part, name, str(seed)], found)
     for source, file in LISTS.items() if "lists" in options.only else []:
         sets = cut(read_oasst(f"{source}/{file}"), tokenizer)
         for seed in options.seeds:
-            found = lists(options, sets, seed) | {"cpu": machine(options.threads)["cpu"]}
-            keep(["lists", source, str(seed)], found)
+            keep(["lists", source, str(seed)], lists(options, sets, seed) | {"cpu": cpu})
 
 
 # --- texts

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from trainer import memory, ranks
-from trainer.config import Spec, StageConfig
+from trainer.config import Spec
 from trainer.events import RunError
 from trainer.types import RunContext
 
@@ -56,15 +56,15 @@ def start(context: RunContext, model: Path | int, resumed_from: int | None = Non
     return Placement(device, dtype)
 
 
-def free_memory(device: torch.device, config: StageConfig) -> int | None:
+def free_memory(device: torch.device, config: Any) -> int | None:
     """Bytes that this process may have on a device for itself; None where that is not known.
 
     vLLM takes its share of a whole GPU at its start, whatever it needs of it.
     """
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info(device)
-        by_vllm = getattr(config, "engine", "") == "vllm"
-        return max(0, free - int(getattr(config, "engine_memory", 0.0) * whole * by_vllm))
+        share = config.engine_memory if getattr(config, "engine", "") == "vllm" else 0.0
+        return max(0, free - int(share * whole))
     own = memory.free_memory()
     return None if own is None else own // ranks.local_world()
 

@@ -184,9 +184,10 @@ def curves_of(run: Run, figures: Figures, names: Iterable[str] = tuple(METRICS))
 
     What an ended run of several steps measured once is no curve; its report tells it.
     """
-    once = run.state in rules.ENDED and run.total > 1
-    curved = [name for name in names if len(figures.get(name, ())) > (1 if once else 0)]
-    charts = (metric_chart(run, figures, name) for name in curved)
+    least = 2 if run.state in rules.ENDED and run.total > 1 else 1
+    charts = (
+        metric_chart(run, figures, name) for name in names if len(figures.get(name, ())) >= least
+    )
     return [chart for chart in charts if chart is not None]
 
 

@@ -15,16 +15,16 @@ from labelhub.dashboard.forms_runs import PairsForm
 
 @pytest.mark.parametrize("language", ["en", "zh-hans"])
 @pytest.mark.parametrize(
-    ("form", "field", "keys"),
+    ("form", "keys"),
     [
-        (ImportPromptsForm, "text", {"prompt"}),
-        (ImportGoldForm, "text", {"prompt", "answers", "ranks"}),
-        (PairsForm, "text", {"prompt", "answer"}),
+        (ImportPromptsForm, {"prompt"}),
+        (ImportGoldForm, {"prompt", "answers", "ranks"}),
+        (PairsForm, {"prompt", "answer"}),
     ],
 )
-def test_the_json_in_a_hint_is_json(form: type, field: str, keys: set[str], language: str) -> None:
+def test_the_json_in_a_hint_is_json(form: type, keys: set[str], language: str) -> None:
     with translation.override(language):
-        hint = str(form.base_fields[field].help_text)  # type: ignore[attr-defined]
+        hint = str(form.base_fields["text"].help_text)  # type: ignore[attr-defined]
     found = re.search(r"\{.*\}", hint)
     assert found is not None
     assert set(json.loads(found[0])) == keys
