@@ -192,20 +192,40 @@ class CheckpointedConfig(StageConfig):
     )
 
 
-def engine_knob() -> Any:
-    """Who writes answers."""
-    return knob(
+#: Settings that several stages have in the same words: default, help text, bounds.
+COMMON: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "engine": (
         "hf",
         "who writes answers: hf, the trainer's own loop, everywhere; vllm where it is installed",
-        choices=("hf", "vllm"),
-    )
+        {"choices": ("hf", "vllm")},
+    ),
+    "engine_memory": (
+        0.5, "share of the GPU's memory that the engine vllm may take", {"low": 0.01, "high": 1}
+    ),
+    "lora": (True, "train a low-rank adapter; false trains every weight", {}),
+    "lora_r": (16, "rank of the adapter", {"low": 1}),
+    "lora_alpha": (
+        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", {"low": 0}
+    ),
+    "warmup": (
+        0.05, "share of the steps in which the rate rises to its peak", {"low": 0, "high": 0.99}
+    ),
+    "weight_decay": (0.0, "weight decay", {"low": 0}),
+    "grad_clip": (1.0, "largest norm of the gradient", {"low": 0}),
+    "activation_checkpointing": (False, "compute activations anew to save memory", {}),
+    "max_length": (
+        1024, "longest prompt with answer in tokens; prompts lose their start", {"low": 8}
+    ),
+    "checkpoint_every": (20, "optimiser steps between checkpoints", {"low": 1}),
+}  # fmt: skip
 
 
-def share_knob(default: float) -> Any:
-    """How much of a GPU the engine may take."""
-    return knob(
-        default, "share of the GPU's memory that the engine vllm may take", low=0.01, high=1
-    )
+def common(name: str, default: Any = None, **bounds: float) -> Any:
+    """The setting of that name that several stages have; a default or a bound may be a stage's
+    own.
+    """
+    usual, about, usual_bounds = COMMON[name]
+    return knob(usual if default is None else default, about, **(usual_bounds | bounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +255,8 @@ class GenerateConfig(CheckpointedConfig):
         low=0.01,
     )
     batch_size: int = knob(64, "answers written side by side", low=1)
-    engine: str = engine_knob()
-    engine_memory: float = share_knob(0.9)
+    engine: str = common("engine")
+    engine_memory: float = common("engine_memory", 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,15 +302,13 @@ class PretrainConfig(CheckpointedConfig):
     epochs: int = knob(1, "times that each document is seen", low=1)
     steps: int = knob(0, "optimiser steps; 0: as many as the epochs hold", low=0)
     lr: float = knob(2e-3, "peak learning rate; large sizes want less", low=0)
-    warmup: float = knob(
-        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
-    )
+    warmup: float = common("warmup")
     batch_size: int = knob(16, "rows in one optimiser step", low=1)
     micro_batch_size: int = knob(
         0, "rows that go through the model at once; 0 takes the whole batch", low=0
     )
     weight_decay: float = knob(0.1, "weight decay of the matrices", low=0)
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    grad_clip: float = common("grad_clip")
     mask_share: float = knob(
         0.15, "share of the tokens that the objective masked hides", low=0.01, high=0.9
     )
@@ -300,7 +318,7 @@ class PretrainConfig(CheckpointedConfig):
     sample_every: int = knob(100, "optimiser steps between samples", low=1)
     samples: int = knob(3, "samples that the objective causal writes each time", low=0)
     sample_tokens: int = knob(48, "longest sample in tokens", low=1)
-    checkpoint_every: int = knob(100, "optimiser steps between checkpoints", low=1)
+    checkpoint_every: int = common("checkpoint_every", 100)
 
     @property
     def can_split(self) -> bool:
@@ -328,31 +346,25 @@ class SFTConfig(CheckpointedConfig):
     )
     epochs: int = knob(1, "times that each answer is seen", low=1)
     lr: float = knob(2e-4, "peak learning rate; full training wants about a tenth", low=0)
-    warmup: float = knob(
-        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
-    )
+    warmup: float = common("warmup")
     batch_size: int = knob(8, "answers in one optimiser step", low=1)
     micro_batch_size: int = knob(
         0, "answers that go through the model at once; 0 takes the whole batch", low=0
     )
     packing: bool = knob(False, "fill rows with several answers that do not see one another")
-    max_length: int = knob(
-        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
-    )
+    max_length: int = common("max_length")
     heldout_fraction: float = knob(
         0.1, "share of the prompts that is only tested on", low=0, high=0.9
     )
-    lora_r: int = knob(16, "rank of the adapter", low=1)
-    lora_alpha: float = knob(
-        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
-    )
+    lora_r: int = common("lora_r")
+    lora_alpha: float = common("lora_alpha")
     train_layers: int = knob(2, "last layers that the method freeze trains", low=1)
     prompt_tokens: int = knob(20, "vectors that the method prompt learns", low=1)
-    weight_decay: float = knob(0.0, "weight decay", low=0)
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
-    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    weight_decay: float = common("weight_decay")
+    grad_clip: float = common("grad_clip")
+    activation_checkpointing: bool = common("activation_checkpointing")
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
-    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+    checkpoint_every: int = common("checkpoint_every")
 
     @property
     def can_split(self) -> bool:
@@ -375,16 +387,12 @@ class RewardConfig(CheckpointedConfig):
         2, "times that each ranking is seen; 0 fits the head alone to the frozen base", low=0
     )
     lr: float = knob(1e-3, "peak learning rate", low=0)
-    warmup: float = knob(
-        0.05, "share of the steps in which the rate rises to its peak", low=0, high=1
-    )
+    warmup: float = common("warmup", high=1)
     rankings_per_step: int = knob(4, "rankings in one optimiser step", low=1)
     heldout_fraction: float = knob(
         0.2, "share of the prompts that is only tested on", low=0, high=0.9
     )
-    max_length: int = knob(
-        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
-    )
+    max_length: int = common("max_length")
     token_budget: int = knob(1024, "tokens that go through the model at once", low=8)
     loss: str = knob(
         "pairs",
@@ -424,11 +432,9 @@ class RewardConfig(CheckpointedConfig):
     )
     margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)
     centre: float = knob(0.0, "weight of the pull of scores towards 0", low=0)
-    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
-    lora_r: int = knob(16, "rank of the adapter", low=1)
-    lora_alpha: float = knob(
-        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
-    )
+    lora: bool = common("lora")
+    lora_r: int = common("lora_r")
+    lora_alpha: float = common("lora_alpha")
     lora_layers: int = knob(
         0,
         "top layers that get an adapter; what those below give is computed once; 0: all layers",
@@ -440,9 +446,9 @@ class RewardConfig(CheckpointedConfig):
         "fit is computed anew in each step",
         low=0,
     )
-    weight_decay: float = knob(0.0, "weight decay", low=0)
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
-    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+    weight_decay: float = common("weight_decay")
+    grad_clip: float = common("grad_clip")
+    checkpoint_every: int = common("checkpoint_every")
 
     @property
     def can_split(self) -> bool:
@@ -487,8 +493,8 @@ class PPOConfig(CheckpointedConfig):
     minibatches: int = knob(4, "optimiser steps in each pass", low=1)
     token_budget: int = knob(1024, "tokens that go through the policy at once", low=8)
     batch_size: int = knob(128, "answers written side by side", low=1)
-    engine: str = engine_knob()
-    engine_memory: float = share_knob(0.3)
+    engine: str = common("engine")
+    engine_memory: float = common("engine_memory", 0.3)
     lr: float = knob(
         1e-3, "learning rate of the policy; full training wants about a hundredth", low=0
     )
@@ -510,10 +516,8 @@ class PPOConfig(CheckpointedConfig):
     lora: bool = knob(
         True, "train a low-rank adapter; false trains every weight, the reference being a copy"
     )
-    lora_r: int = knob(16, "rank of the adapter", low=1)
-    lora_alpha: float = knob(
-        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
-    )
+    lora_r: int = common("lora_r")
+    lora_alpha: float = common("lora_alpha")
     lora_layers: int = knob(
         0, "top layers that get an adapter; 0: all, or the top third of more than eight", low=0
     )
@@ -559,7 +563,7 @@ class PPOConfig(CheckpointedConfig):
         "approximate KL per token from the rollout at which a step's passes end; 0: never",
         low=0,
     )
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
+    grad_clip: float = common("grad_clip")
     ptx_coef: float = knob(
         0.0, "weight of the next-token loss on the input pairs, a token; 0: none", low=0
     )
@@ -618,15 +622,11 @@ class PreferConfig(CheckpointedConfig):
         "dpo: from pairs of rankings; rloo: from scored answers of its own",
         choices=("dpo", "rloo"),
     )
-    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
-    lora_r: int = knob(16, "rank of the adapter", low=1)
-    lora_alpha: float = knob(
-        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
-    )
+    lora: bool = common("lora")
+    lora_r: int = common("lora_r")
+    lora_alpha: float = common("lora_alpha")
     lr: float = knob(1e-4, "peak learning rate; full training wants about a tenth", low=0)
-    warmup: float = knob(
-        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
-    )
+    warmup: float = common("warmup")
     batch_size: int = knob(16, "pairs (dpo) or answers (rloo) in one optimiser step", low=1)
     micro_batch_size: int = knob(
         0, "pairs or answers that go through the model at once; 0 takes the whole batch", low=0
@@ -637,9 +637,7 @@ class PreferConfig(CheckpointedConfig):
     beta: float = knob(0.1, "dpo: how dearly it pays to leave the reference", low=1e-6)
     epochs: int = knob(1, "dpo: times that each pair is seen", low=1)
     best_worst: bool = knob(False, "dpo: of each ranking only the best against the worst")
-    max_length: int = knob(
-        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
-    )
+    max_length: int = common("max_length")
     steps: int = knob(20, "rloo: optimiser steps, each on new answers", low=1)
     answers: int = knob(4, "rloo: answers to each prompt (K)", low=2)
     kl_coef: float = knob(0.05, "rloo: weight of the KL penalty in the score", low=0)
@@ -648,11 +646,11 @@ class PreferConfig(CheckpointedConfig):
     write_batch: int = knob(64, "answers written side by side", low=1)
     sample_every: int = knob(5, "rloo: steps between sample answers", low=1)
     samples: int = knob(4, "answers that a sample event shows", low=0)
-    weight_decay: float = knob(0.0, "weight decay", low=0)
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
-    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    weight_decay: float = common("weight_decay")
+    grad_clip: float = common("grad_clip")
+    activation_checkpointing: bool = common("activation_checkpointing")
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
-    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+    checkpoint_every: int = common("checkpoint_every")
 
     #: TRL's loop changes the weights at every step; only the model itself keeps up with that
     engine: ClassVar[str] = "hf"
@@ -704,21 +702,17 @@ class BestOfNConfig(CheckpointedConfig):
     max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature", low=0.01)
     write_batch: int = knob(64, "answers written side by side", low=1)
-    engine: str = engine_knob()
-    engine_memory: float = share_knob(0.5)
+    engine: str = common("engine")
+    engine_memory: float = common("engine_memory")
     heldout_fraction: float = knob(
         0.1, "share of the prompts whose winners are not learned", low=0, high=0.9
     )
-    lora: bool = knob(True, "train a low-rank adapter; false trains every weight")
-    lora_r: int = knob(16, "rank of the adapter", low=1)
-    lora_alpha: float = knob(
-        32.0, "scale of the adapter (its output is multiplied by alpha/rank)", low=0
-    )
+    lora: bool = common("lora")
+    lora_r: int = common("lora_r")
+    lora_alpha: float = common("lora_alpha")
     epochs: int = knob(1, "times that each winner is seen", low=1)
     lr: float = knob(2e-4, "peak learning rate; full training wants about a tenth", low=0)
-    warmup: float = knob(
-        0.05, "share of the steps in which the rate rises to its peak", low=0, high=0.99
-    )
+    warmup: float = common("warmup")
     batch_size: int = knob(8, "winners in one optimiser step", low=1)
     micro_batch_size: int = knob(
         0, "winners that go through the model at once; 0 takes the whole batch", low=0
@@ -727,11 +721,11 @@ class BestOfNConfig(CheckpointedConfig):
         1024, "longest prompt with answer that the reward model reads, in tokens", low=8
     )
     samples: int = knob(4, "answers that a sample event shows", low=0)
-    weight_decay: float = knob(0.0, "weight decay", low=0)
-    grad_clip: float = knob(1.0, "largest norm of the gradient", low=0)
-    activation_checkpointing: bool = knob(False, "compute activations anew to save memory")
+    weight_decay: float = common("weight_decay")
+    grad_clip: float = common("grad_clip")
+    activation_checkpointing: bool = common("activation_checkpointing")
     token_budget: int = knob(1024, "tokens that are measured at once", low=8)
-    checkpoint_every: int = knob(20, "optimiser steps between checkpoints", low=1)
+    checkpoint_every: int = common("checkpoint_every")
 
     @property
     def can_split(self) -> bool:
@@ -763,12 +757,10 @@ class EvaluateConfig(StageConfig):
     max_new_tokens: int = knob(64, "longest answer in tokens", low=1)
     temperature: float = knob(1.0, "sampling temperature", low=0.01)
     batch_size: int = knob(64, "answers written side by side", low=1)
-    engine: str = engine_knob()
-    engine_memory: float = share_knob(0.5)
+    engine: str = common("engine")
+    engine_memory: float = common("engine_memory")
     token_budget: int = knob(1024, "tokens that go through a model at once", low=8)
-    max_length: int = knob(
-        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
-    )
+    max_length: int = common("max_length")
 
     @property
     def write_batch(self) -> int:
@@ -794,9 +786,7 @@ class ScoreConfig(StageConfig):
     needs: ClassVar[tuple[tuple[str, ...], ...]] = (("reward", "answers"),)
 
     token_budget: int = knob(1024, "tokens that go through the model at once", low=8)
-    max_length: int = knob(
-        1024, "longest prompt with answer in tokens; prompts lose their start", low=8
-    )
+    max_length: int = common("max_length")
 
 
 CONFIGS: dict[str, type[StageConfig]] = {
