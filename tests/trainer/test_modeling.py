@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,24 @@ def test_other_architectures_are_computed_as_they_are(family: str, tmp_path: Pat
         torch.testing.assert_close(quick(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
     plain.load_state_dict(adapters.merged_state(model), strict=False)
     torch.testing.assert_close(plain(input_ids=ids).logits, own, rtol=1e-3, atol=1e-3)
+
+
+def test_a_trial_meets_each_kind_of_layer_and_puts_the_rest_back(policy: PreTrainedModel) -> None:
+    sliding_and_full = AutoModelForCausalLM.from_config(
+        Gemma2Config(**SHAPE | {"num_hidden_layers": 6}, **WORDS_OF_OURS, head_dim=16)
+    )
+    for model, kinds in ((policy, 1), (sliding_and_full, 2)):
+        whole = model.model.layers
+        with contextlib.suppress(RuntimeError), modeling.first_of_each_kind(model) as body:
+            assert list(body.layers) == list(whole)[:kinds]
+            raise RuntimeError
+        assert model.model.layers is whole
+
+
+def test_a_last_layer_of_another_make_is_tried_too(policy: PreTrainedModel) -> None:
+    policy.model.layers[-1].mlp = nn.Identity()
+    with modeling.first_of_each_kind(policy) as body:
+        assert len(body.layers) == len(policy.model.layers) == 2
 
 
 @pytest.mark.parametrize(
