@@ -87,9 +87,12 @@ def model_path() -> Path:
 
 def ours(options: argparse.Namespace) -> None:
     """The trainer's own loop."""
+    from trainer.__main__ import load
+
+    rollout = load("trainer.rollout")  # as a run loads it: no search for garbage goes over modules
     import torch
 
-    from trainer import modeling, packing, placement, rollout
+    from trainer import modeling, packing, placement
     from trainer.types import Sampling
 
     torch.set_num_threads(options.threads)

@@ -239,6 +239,7 @@ def run_side(command: Sequence[str], threads: int, seed: int) -> Turn:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles modules at every start
     load = Load()
     done = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True)
     foreign = load.foreign()

@@ -168,8 +168,8 @@ def probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def first_of_each_kind(model: PreTrainedModel) -> Iterator[nn.Module]:
     """The network without its head, cut behind the first layers that show every kind of layer.
 
-    What holds in one layer holds in all of its kind, and to try that in every one of them would be
-    a third of the time from a run's start to its first step. A kind is what a layer is made of and
+    What holds in one layer holds in all of its kind, and to try it in every one of them would take
+    half a second of a run's start. A kind is what a layer is made of and
     what the configuration calls it; a network that keeps its layers elsewhere runs whole.
     """
     body = trunk(model)
