@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,8 +115,8 @@ def quicken(model: PreTrainedModel) -> None:
     ids, mask = probe(model)
 
     def states() -> Tensor:
-        with first_of_each_kind(model) as body:
-            found: Tensor = body(input_ids=ids, attention_mask=mask).last_hidden_state
+        with first_of_each_kind(model):
+            found: Tensor = trunk(model)(input_ids=ids, attention_mask=mask).last_hidden_state
         return found[mask.bool()]
 
     own = states()
@@ -164,29 +165,27 @@ def probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-@contextlib.contextmanager
-def first_of_each_kind(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """The network without its head, cut behind the first layers that show every kind of layer.
+def first_of_each_kind(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Within, the model ends behind the first layers that show every kind of layer.
 
     What holds in one layer holds in all of its kind, and to try it in every one of them would take
-    half a second of a run's start. A kind is what a layer is made of and
-    what the configuration calls it; a network that keeps its layers elsewhere runs whole.
+    half a second of a run's start. A kind is what a layer is made of and what the configuration
+    calls it. A model that keeps its layers elsewhere than Llama stays whole: it may count on how
+    many there are (XLM has several lists that belong together).
     """
-    body = trunk(model)
-    layers = getattr(body, "layers", None)
-    names = getattr(model.config, "layer_types", None)
-    if not isinstance(layers, nn.ModuleList) or len(names or layers) != len(layers):
-        yield body
-        return
-    parts = [
-        (name, type(layer), *map(type, layer.children()))
-        for name, layer in zip(names or [""] * len(layers), layers, strict=True)
-    ]
-    body.layers = layers[: max(map(parts.index, parts), default=0) + 1]
     try:
-        yield body
-    finally:
-        body.layers = layers
+        owner, name = layers_of(model)
+    except RunError:
+        return contextlib.nullcontext()
+    layers = getattr(owner, name)
+    called = getattr(model.config, "layer_types", None) or [""] * len(layers)
+    if owner is not trunk(model) or name != "layers" or len(called) != len(layers):
+        return contextlib.nullcontext()
+    kinds = [
+        (word, type(layer), *map(type, layer.children()))
+        for word, layer in zip(called, layers, strict=True)
+    ]
+    return _other_stack(owner, name, layers[: max(map(kinds.index, kinds)) + 1])
 
 
 def same(found: Tensor, wanted: Tensor) -> bool:
@@ -523,7 +522,15 @@ def _above(model: PreTrainedModel, lower: Lower | None) -> Iterator[None]:
     owner, name = layers_of(model)
     stack = getattr(owner, name)
     below = [_Below(layer, lower.result) for layer in stack[: lower.depth]]
-    setattr(owner, name, nn.ModuleList([*below, *stack[lower.depth :]]))
+    with _other_stack(owner, name, [*below, *stack[lower.depth :]]):
+        yield
+
+
+@contextlib.contextmanager
+def _other_stack(owner: nn.Module, name: str, layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Within, these layers stand where `layers_of` found the model's own."""
+    stack = getattr(owner, name)
+    setattr(owner, name, nn.ModuleList(layers))
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from trainer import blocks
 from trainer.adapters import merged_weight
 from trainer.kernels import PackedLinear, can_pack
-from trainer.modeling import first_of_each_kind, probe, same
+from trainer.modeling import first_of_each_kind, probe, same, trunk
 
 
 @contextlib.contextmanager
@@ -61,8 +61,8 @@ def lean_kinds(model: PreTrainedModel, found: list[blocks.Found], rows: int) -> 
     if model not in _kinds:
 
         def run() -> None:
-            with first_of_each_kind(model) as body:
-                body(input_ids=ids, attention_mask=mask)
+            with first_of_each_kind(model):
+                trunk(model)(input_ids=ids, attention_mask=mask)
 
         ids, mask = probe(model)
         _kinds[model] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
