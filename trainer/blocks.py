@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.cache import Seats, Shared
 from trainer.kernels import LEAN, PackedLinear
 
 Pack = Callable[[list[nn.Module]], PackedLinear | None]
@@ -67,16 +66,17 @@ class LeanAttention(nn.Module):
         **settings: Any,
     ) -> tuple[Tensor, None]:
         b, t, _ = hidden_states.shape
-        heads = self.qkv(hidden_states).view(b, t, -1, self.head_dim)
-        turned = turn(self._normed(heads[:, :, : self.queries + self.keys]), *position_embeddings)
+        heads = self._normed(self.qkv(hidden_states).view(b, t, -1, self.head_dim))
+        if past_key_values is not None:
+            layer = past_key_values.layers[self.layer_idx]
+            if hasattr(layer, "attend"):  # it has the prompts apart (cache.SharedLayer)
+                out = layer.attend(heads, position_embeddings, attention_mask, self.scaling)
+                return self.out(out.view(b, t, -1)), None
+        turned = turn(heads[:, :, : self.queries + self.keys], *position_embeddings)
         q, k = turned.transpose(1, 2).split([self.queries, self.keys], dim=1)
         v = heads[:, :, self.queries + self.keys :].transpose(1, 2)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
-            shared = getattr(past_key_values.layers[self.layer_idx], "shared", None)
-            if shared is not None:
-                out = shared_attention(q, shared, k, v, attention_mask, self.scaling)
-                return self.out(out.view(b, t, -1)), None
         attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
         settings["sliding_window"] = self.sliding_window
         out, _ = attend(
@@ -85,55 +85,11 @@ class LeanAttention(nn.Module):
         return self.out(out.reshape(b, t, -1)), None
 
     def _normed(self, heads: Tensor) -> Tensor:
-        """Queries and keys (b, t, h, d) after their own norms, if they have any."""
+        """Queries, keys and values (b, t, h, d), the first two after their own norms, if any."""
         if self.q_norm is None or self.k_norm is None:
             return heads
-        q, k = heads.split([self.queries, self.keys], dim=2)
-        return torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
-
-
-#: softmax(scale · q kᵀ + mask) v, (b, h, t, d), and the logarithm of the softmax's normaliser,
-#: (b, h, t); PyTorch's public function keeps the second to itself
-fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
-def shared_attention(
-    q: Tensor, prompts: Shared, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
-) -> Tensor:
-    """Attention of one new token of each answer, q (b, h, 1, d), to the tokens of its prompt, which
-    are there once for all of its answers, and to its own, k and v (b, kv, T, d).
-
-    `mask` (b, 1, 1, t + T) has the columns of the prompt first; returns (b, h, 1, d). Two softmaxes
-    over parts of the columns become the one over all by their normalisers (Milakov & Gimelshein
-    2018; Juravsky et al. 2024, Hydragen). For a CPU.
-    """
-    seats, (_, kv, far, d) = prompts.seats, prompts.keys.shape
-    b, h, _, _ = q.shape
-    rows = q.reshape(b, kv, h // kv, d)  # query heads of one key head as rows
-    hidden_far, hidden_near = parted(mask, seats, far)
-    # 1. the prompt's tokens, for the rows of all of its answers together
-    asked = seats.sit(rows).transpose(1, 2).reshape(seats.prompts, kv, -1, d)
-    out, normaliser = fused(asked, prompts.keys, prompts.values, attn_mask=hidden_far, scale=scale)
-    each = (seats.prompts, kv, seats.many, h // kv)
-    out_far = seats.rise(out.view(*each, d).transpose(1, 2))
-    log_far = seats.rise(normaliser.view(each).transpose(1, 2))
-    # 2. the answer's own
-    out_near, log_near = fused(rows, k, v, attn_mask=hidden_near, scale=scale)
-    # 3. the prompt's part of all weights
-    part = torch.sigmoid(log_far - log_near)[..., None].to(q.dtype)
-    return torch.lerp(out_near, out_far, part).reshape(b, h, 1, d)
-
-
-@lru_cache(maxsize=1)
-def parted(mask: Tensor | None, seats: Seats, far: int) -> tuple[Tensor | None, Tensor | None]:
-    """The mask of each prompt's columns (prompts, 1, 1, far), and of each answer's own; the same
-    tensor comes to every layer of a pass.
-    """
-    if mask is None:
-        return None, None
-    by_prompt = mask.new_zeros((seats.prompts, 1, 1, far))
-    by_prompt[seats.at] = mask[..., :far]
-    return by_prompt, mask[..., far:].contiguous()
+        q, k, v = heads.split([self.queries, self.keys, self.keys], dim=2)
+        return torch.cat([self.q_norm(q), self.k_norm(k), v], dim=2)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

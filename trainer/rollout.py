@@ -29,7 +29,6 @@ from trainer.cache import (
     new_cache,
     repeat_rows,
     roomy_layers,
-    seats_for,
     share_prompts,
 )
 from trainer.events import Diverged
@@ -250,10 +249,10 @@ def _sample_batch(
     device = next(model.parameters()).device
     enders, pad = marks[0].to(device), marks[1]
     logits, cache, read = _read_prompts(model, prompts, pad)
-    seats = seats_for([len(many) for many in seeds], device)
-    repeat = seats.at  # prompt of each answer
-    if roomy_layers(cache) and lean_throughout(model) and seats.many > 1:
-        share_prompts(cache, seats)
+    # (b,) prompt of each answer
+    repeat = torch.tensor([row for row, many in enumerate(seeds) for _ in many], device=device)
+    if roomy_layers(cache) and lean_throughout(model):
+        share_prompts(cache, repeat)
     else:
         repeat_rows(cache, repeat)
     logits, seen = logits[repeat], _seen(prompts, logits, sampling, repeat)

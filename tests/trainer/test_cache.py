@@ -38,14 +38,11 @@ def writer(request: pytest.FixtureRequest, policy: PreTrainedModel) -> Iterator[
 def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
     writer: PreTrainedModel, many: list[int], new: int
 ) -> None:
-    """The mask hides the places that are not filled, also when the cache has grown or rows left.
-
-    So many answers to each prompt: where they are as many to all, every seat is taken.
-    """
+    """The mask hides the places that are not filled, also when the cache has grown or rows left."""
     logits, known, read = rollout._read_prompts(writer, PROMPTS, pad=0)
     if lean_throughout(writer):
         rows = [0] * many[0] + [1] * many[1]
-        cache.share_prompts(known, cache.seats_for(many, torch.device("cpu")))
+        cache.share_prompts(known, torch.tensor(rows))
     else:
         rows = [1, 0, 1]
         cache.repeat_rows(known, torch.tensor(rows))
@@ -76,44 +73,29 @@ def test_a_wide_cache_gives_what_reading_the_whole_text_gives(
     check(go_on(new))
 
 
-def test_answers_sit_at_their_prompts_and_rise_again() -> None:
-    seats = cache.seats_for([2, 1], torch.device("cpu"))
-    rows = torch.tensor([[1.0], [2.0], [3.0]])
-    assert not seats.full
-    assert seats.sit(rows).tolist() == [[[1.0], [2.0]], [[3.0], [0.0]]]
-    assert torch.equal(seats.rise(seats.sit(rows)), rows)
-
-
-def test_where_every_seat_is_taken_nothing_is_copied() -> None:
-    seats = cache.seats_for([2, 2], torch.device("cpu"))
-    rows = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    assert seats.full
-    assert seats.sit(rows).tolist() == [[[1.0], [2.0]], [[3.0], [4.0]]]
-    assert seats.sit(rows).data_ptr() == seats.rise(seats.sit(rows)).data_ptr() == rows.data_ptr()
-    exchanged, _ = seats.keep(torch.tensor([1, 0, 2, 3]))
-    assert not exchanged.full
-    assert exchanged.sit(rows).tolist() == [[[2.0], [1.0]], [[3.0], [4.0]]]
-
-
 def test_a_prompt_goes_when_many_would_go_with_it() -> None:
-    seats = cache.seats_for([1, 1, 1, 1], torch.device("cpu"))
-    fewer, stay = seats.keep(torch.tensor([0, 3, 2]))  # a quarter of the prompts is not needed
+    at, stay = cache.fewer_prompts(torch.tensor([0, 3, 2]), 4)  # a quarter of them is not needed
     assert stay is not None
-    assert (fewer.prompts, stay.tolist(), fewer.at.tolist()) == (3, [0, 2, 3], [0, 2, 1])
-    seats = cache.seats_for([1, 1, 1, 1, 1], torch.device("cpu"))
-    same, none = seats.keep(torch.tensor([0, 3, 2, 4]))  # a fifth is not worth a copy
+    assert (at.tolist(), stay.tolist()) == ([0, 2, 1], [0, 2, 3])
+    same, none = cache.fewer_prompts(torch.tensor([0, 3, 2, 4]), 5)  # a fifth is not worth a copy
     assert none is None
-    assert (same.prompts, same.at.tolist()) == (5, [0, 3, 2, 4])
+    assert same.tolist() == [0, 3, 2, 4]
 
 
 def test_a_shared_prompt_is_there_once(policy: PreTrainedModel) -> None:
     _, known, _ = rollout._read_prompts(policy, PROMPTS, pad=0)
-    cache.share_prompts(known, cache.seats_for([4, 4], torch.device("cpu")))
-    for layer in cache.roomy_layers(known):
-        assert layer.shared is not None
-        assert len(layer.shared.keys) == 2
-        assert layer.keys.shape[0] == 8
-        assert layer.keys.shape[2] == cache.ROOM
+    cache.share_prompts(known, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]))
+    for layer in known.layers:
+        assert len(layer.prompt_keys) == len(layer.prompt_values) == 2
+        assert len(layer.keys) == len(layer.values) == 8
+        assert layer.values.shape[2] == cache.ROOM
+
+
+def test_a_layer_with_prompts_apart_takes_no_tokens_otherwise(policy: PreTrainedModel) -> None:
+    _, known, _ = rollout._read_prompts(policy, PROMPTS, pad=0)
+    cache.share_prompts(known, torch.tensor([0, 1]))
+    with pytest.raises(NotImplementedError, match="lean blocks alone"):
+        known.update(torch.zeros(2, 1, 1, 8), torch.zeros(2, 1, 1, 8), 0)
 
 
 def test_rows_that_stay_move_little() -> None:

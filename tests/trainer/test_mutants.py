@@ -23,9 +23,12 @@ import traceback
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import numba
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from tests import forked
 
@@ -282,18 +285,49 @@ MUTANTS = [
     *bugs("rollout.batches",
         ("room = batch_size", "room = batch_size + 1", "rollout: batches_are_sorted", "one answer too many"),
     ),
-    *bugs("cache.Seats.keep",
-        ("self.many, renamed, place", "self.many, at, place", "cache: a_prompt_goes", "answers sit at the prompts' old numbers"),
-        ("self.at[order]", "self.at[: len(order)]", "cache: a_prompt_goes", "the order forgotten"),
+    *bugs("cache.fewer_prompts",
+        ("(renamed, stay)", "(at, stay)", "cache: a_prompt_goes", "answers ask the prompts by their old numbers"),
+        ("> (1 - SPARE) * prompts", ">= SPARE * prompts", "cache: a_prompt_goes", "prompts that nobody asks stay"),
     ),
-    *bugs("blocks.shared_attention",
-        ("hidden_near, scale=scale", "hidden_near, scale=1.0", "cache: a_wide_cache", "the scale forgotten"),
-        ("rows, k, v, attn_mask=hidden_near, ", "rows, k, v, ", "cache: a_wide_cache", "what is not filled is attended to"),
-        ("log_far - log_near", "log_near - log_far", "cache: a_wide_cache", "the parts exchanged"),
-        ("out.view(*each, d)", "out.view(seats.prompts, kv, h // kv, seats.many, d).transpose(2, 3)", "cache: a_wide_cache", "seats and heads exchanged"),
+    *bugs("cache.keep_rows",
+        ("shared[0].at[order]", "shared[0].at[: len(order)]", "cache: a_wide_cache", "the order forgotten"),
     ),
-    *bugs("blocks.parted",
-        ("by_prompt[seats.at] = mask[..., :far]", "by_prompt", "cache: a_wide_cache", "the padding of a prompt is attended to"),
+    *bugs("cache.SharedLayer.attend",
+        ("new = self.filled - self.far", "new = self.filled - self.far - 1", "cache: a_wide_cache", "a token put where the one before is"),
+    ),
+    *bugs("decoding._attend",
+        ("half, F(told.scale)", "half, F(1)", "decoding: worked_by_hand", "the scale forgotten"),
+        ("first = first // _LANES * _LANES", "first = far // _LANES * _LANES", "decoding: plain_formula", "seen columns of the prompt skipped"),
+        ("prompt_of[row + many] == prompt", "prompt_of[row] == prompt", "decoding: plain_formula", "answers attend to the prompt of another"),
+        ("_add(s, line + first, far - first, hide, at + first)", "_add(s, line + first, far - first, hide, at)", "decoding: plain_formula", "the mask of the prompt shifted"),
+        ("_add(s, line + wide, new + ONE, hide, at + far)", "_add(s, line + wide, new + ONE, hide, at + wide)", "decoding: plain_formula", "the mask of the answer shifted"),
+        ("for i in range(far, wide)", "for i in range(wide, wide)", "decoding: plain_formula", "what fills the prompt up is attended to"),
+        ("for i in range(new + ONE, near)", "for i in range(new + U(2), near)", "decoding: changes_no_bit", "one column too many"),
+        ("(at + h + kv + k) * d + i", "(at + h + k) * d + i", "decoding: plain_formula", "the key for the value"),
+        ("/ total[n * group + r]", "/ total[r]", "decoding: plain_formula", "the normaliser of another answer"),
+        ("((row + n) * h + k * group + r) * d", "((row + n) * h + r * kv + k) * d", "decoding: plain_formula", "heads and groups exchanged"),
+    ),
+    *bugs("decoding._turn",
+        ("- right * widen", "+ right * widen", "decoding: plain_formula", "turned the other way"),
+        ("cos[angle + half + i]", "cos[half + i]", "decoding: plain_formula", "the position of another answer"),
+    ),
+    *bugs("decoding._softmax",
+        ("s[begin + i] = weight", "s[begin + i] = top", "decoding: worked_by_hand", "scores for weights"),
+    ),
+    *bugs("decoding._top",
+        ("range(count)", "range(count - ONE)", "decoding: largest_of_a_row", "the last one forgotten"),
+    ),
+    *bugs("decoding._exp",
+        ("F(-87.0)", "F(-1.0)", "decoding: two_units", "small powers lost"),
+        ("np.int32(127)", "np.int32(126)", "decoding: two_units", "half of it"),
+    ),
+    *bugs("decoding._rounded",
+        (" + odd)", ")", "decoding: as_pytorch_rounds", "halves rounded down"),
+        ("near if x == x else np.uint16(0x7FC0)", "near", "decoding: as_pytorch_rounds", "a NaN becomes a number"),
+    ),
+    *bugs("decoding._product",
+        ("a[1] + row * step_a", "a[1]", "decoding: plain_formula", "the first rows for all"),
+        ("column // _LANES * b[3]", "column", "decoding: plain_formula", "blocks of columns read as lines"),
     ),
     # --- models ---
     *bugs("soft_prompts.with_vectors",
@@ -550,9 +584,21 @@ def plant(mutant: Mutant) -> None:
         del lines[0]  # decorators stay where they are
     # The line of __future__ as in the module: annotations must not be looked up.
     text = "from __future__ import annotations\n" + "\n".join(lines)
-    space = dict(vars(importlib.import_module(module_name)))
+    module = importlib.import_module(module_name)
+    space = dict(vars(module))
     exec(compile(text, f"<{mutant.bug}>", "exec"), space)  # noqa: S102 - our own source
     function.__code__ = space[function.__name__].__code__
+    if isinstance(getattr(module, function.__name__, None), Dispatcher):
+        compile_anew(module)
+
+
+def compile_anew(module: ModuleType) -> None:
+    """Forget what numba made of the module's functions, here and on the disk."""
+    numba.config.CACHE_DIR = tempfile.mkdtemp(dir=numba.config.CACHE_DIR)
+    module._worker.cache_clear()
+    for one in vars(module).values():
+        if isinstance(one, Dispatcher):
+            one._reset_overloads()
 
 
 def find(mutant: Mutant) -> tuple[str, Any]:
@@ -618,6 +664,7 @@ def run_file(file: str, mutants: Sequence[Mutant], folder: Path) -> int:
     settings = folder / "pytest.ini"
     settings.write_text(f"[pytest]\npythonpath = {ROOT}\naddopts = --import-mode=importlib\n")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    numba.config.CACHE_DIR = str(folder)
     planting = Planting(mutants)
     options = ["-q", "-c", str(settings), "--rootdir", str(ROOT), "--noconftest", "-s"]
     options += ["-p", "no:cacheprovider", "--basetemp", str(folder / "tmp")]
