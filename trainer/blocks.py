@@ -1,16 +1,18 @@
-"""Attention and feed-forward blocks of a decoder in fewer operations, for inference.
+"""Attention, feed-forward blocks and norms of a decoder in fewer operations, for inference.
 
 Choices
 - A block is known by its parts (`q_proj`, `k_proj`, `v_proj`, `o_proj`; `gate_proj`, `up_proj`,
-  `down_proj`), not by the name of its model: Llama, Mistral, Qwen and their like have them.
+  `down_proj`; a weight and an ε), not by the name of its model: Llama, Mistral, Qwen and their like
+  have them.
 - It is tried before it is used: `alike` runs the model on a few tokens and gives the twin what the
   model's own block was given. An architecture that computes something else keeps its own.
-- Everything around the blocks (norms, masks, positions, cache, residuals) stays transformers'.
+- Everything around the blocks (masks, positions, cache, residuals) stays transformers'.
 Non-goals: training; blocks with experts, with biases of their own kind or with parallel residuals.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.kernels import LEAN, PackedLinear
+from trainer.kernels import LEAN, PackedLinear, norm_epsilon
 
 Pack = Callable[[list[nn.Module]], PackedLinear | None]
 """Makes one packed layer of the layers, one below the other; None where it cannot."""
@@ -106,6 +108,22 @@ def _signed(sin: Tensor) -> Tensor:
     return torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
 
 
+class CompiledNorm(nn.Module):
+    """RMSNorm in one operation, for few rows at a time: with many the products take so long that
+    it does not count.
+    """
+
+    def __init__(self, source: Any, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.epsilon = source.weight, epsilon
+        # Only who writes answers loads the compiler.
+        self.norm = importlib.import_module("trainer.decoding").norm
+
+    def forward(self, x: Tensor, **_: object) -> Tensor:
+        found: Tensor = self.norm(x.contiguous(), self.weight, self.epsilon)
+        return found
+
+
 class Found(NamedTuple):
     """A block of a model: its owner, its name there, itself."""
 
@@ -114,13 +132,13 @@ class Found(NamedTuple):
     block: nn.Module
 
 
-def find(model: nn.Module) -> list[Found]:
-    """The blocks that have the parts of a twin."""
+def find(model: nn.Module, norms: bool) -> list[Found]:
+    """The blocks that have the parts of a twin; with or without the norms."""
     return [
         Found(owner, name, block)
         for owner in model.modules()
         for name, block in owner.named_children()
-        if _is_attention(block) or _is_mlp(block)
+        if _is_attention(block) or _is_mlp(block) or (norms and norm_epsilon(block) is not None)
     ]
 
 
@@ -149,6 +167,9 @@ def twin(block: Any, pack: Pack) -> nn.Module | None:
     if _is_attention(block):
         qkv, out = pack([getattr(block, name) for name in QKV]), pack([block.o_proj])
         return None if qkv is None or out is None else LeanAttention(block, qkv, out)
+    epsilon = norm_epsilon(block)
+    if epsilon is not None:
+        return CompiledNorm(block, epsilon) if block.weight.device.type == "cpu" else None
     gate, up, down = (pack([getattr(block, name)]) for name in MLP)
     if gate is None or up is None or down is None:
         return None

@@ -1,9 +1,12 @@
-"""Attention of one new token of each answer, compiled: what sampling does at every step.
+"""What sampling does at every step besides the large products, compiled.
 
-PyTorch's own kernels prepare each product of matrices, which for the few query heads of one key
-head costs more than the product itself. Here queries and keys are turned by their position, keys
-and values written to their place, and the prompt's tokens and the answer's own attended to, in one
-pass; in float32 or bfloat16, always summed in float32.
+- `attend`: attention of one new token of each answer. PyTorch's own kernels prepare each product of
+  matrices, which for the few query heads of one key head costs more than the product itself. Here
+  queries and keys are turned by their position, keys and values written to their place, and the
+  prompt's tokens and the answer's own attended to, in one pass.
+- `norm`: RMSNorm in one operation.
+
+Both take float32 or bfloat16 and sum in float32.
 
 Choices
 - numba compiles it at the first call and keeps the result beside this file, or in the user's cache
@@ -41,6 +44,8 @@ TOGETHER = 8
 #: rows of a product that are summed together, and into how many parts each, by the number of rows:
 #: a sum that waits for the one before leaves half of the processor idle
 PARTS = {1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1}
+#: rows that a norm takes at once, and numbers from which on several threads share them
+NORM_ROWS, NORM_NUMBERS = 16, 2**17
 #: what is added to the score of a hidden column is below this
 HIDDEN = np.float32(-1e30)
 
@@ -49,15 +54,29 @@ ZERO, ONE = U(0), U(1)
 F = np.float32
 SUMS = {"contract", "reassoc", "nsz"}  # what sums may do to be taken side by side
 
-#: what `attend` tells the threads: sizes, then addresses
-TOLD = np.dtype(
-    [
-        *((name, U) for name in ("b", "h", "kv", "d", "deep", "wide", "room", "columns", "new")),
-        ("scale", F),
-        *((name, U) for name in ("heads", "cos", "sin", "mask", "prompt_keys", "prompt_values")),
-        *((name, U) for name in ("prompt_of", "own_keys", "own_values", "out", "begun")),
-    ]
-)
+
+class NormJob(ctypes.Structure):
+    """What the threads are told of a norm: how many parts are taken, sizes, addresses."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("taken", "rows", "d", "x", "weight", "out")),
+        ("epsilon", ctypes.c_float),
+    )
+
+
+class AttentionJob(ctypes.Structure):
+    """The same of attention."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("taken", "b", "h", "kv", "d", "deep", "wide")),
+        *((name, ctypes.c_size_t) for name in ("room", "columns", "new", "heads", "cos", "sin")),
+        *((name, ctypes.c_size_t) for name in ("mask", "prompt_keys", "prompt_values")),
+        *((name, ctypes.c_size_t) for name in ("prompt_of", "own_keys", "own_values", "out")),
+        ("scale", ctypes.c_float),
+    )
+
+
+NORM, ATTENTION = np.dtype(NormJob), np.dtype(AttentionJob)
 
 
 def padded(size: int) -> int:
@@ -91,20 +110,36 @@ def attend(
     b, h, d = len(heads), heads.shape[1] - 2 * kv, heads.shape[2]
     wide = prompt_values.shape[2]
     out = heads.new_empty((b, h, d))
-    begun = np.zeros(1, U)  # parts of the work that a thread has taken
     memory = (heads, *turns, mask, prompt_keys, prompt_values, prompt_of, keys, values, out)
     _check(memory, [one for one in memory if one is not mask and one is not prompt_of])
     sizes = (b, h, kv, d, deep, wide, room, mask.shape[1], place)
-    addresses = (*(one.data_ptr() for one in memory), begun.ctypes.data)
-    told = np.array([(*sizes, scale, *addresses)], TOLD)
-    _side_by_side(_worker(heads.dtype), told, torch.get_num_threads())
+    job = AttentionJob(0, *sizes, *(one.data_ptr() for one in memory), scale)
+    _side_by_side(_worker("attend", heads.dtype), job, torch.get_num_threads())
+    return out
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """w · x / √(mean x² + ε) of each row of x (…, d), w (d,); the quotient is rounded to x's format
+    before it is multiplied, as the families' own code does it.
+
+    Raises ValueError as `attend` does.
+    """
+    out = torch.empty_like(x)
+    memory = (x, weight, out)
+    _check(memory, memory)
+    d = x.shape[-1]
+    job = NormJob(0, x.numel() // d, d, *(one.data_ptr() for one in memory), epsilon)
+    threads = torch.get_num_threads() if x.numel() >= NORM_NUMBERS else 1
+    _side_by_side(_worker("norm", x.dtype), job, threads)
     return out
 
 
 def _check(memory: Sequence[Tensor], numbers: Sequence[Tensor]) -> None:
     """Refuse what would be read otherwise than it is meant: the threads see addresses alone."""
-    if not all(one.is_contiguous() for one in memory) or len({one.dtype for one in numbers}) > 1:
-        raise ValueError("attention of one token wants contiguous tensors of one format")
+    if not all(one.is_contiguous() and one.is_cpu for one in memory):
+        raise ValueError("compiled operations want contiguous tensors in the CPU's memory")
+    if len({one.dtype for one in numbers}) > 1 or numbers[0].dtype not in WORKERS["norm"]:
+        raise ValueError("compiled operations want numbers of one format, float32 or bfloat16")
 
 
 def blocks(keys: Tensor) -> Tensor:
@@ -136,32 +171,47 @@ def _team() -> Any:
     return team
 
 
-def _side_by_side(worker: Any, told: Any, threads: int) -> None:
+def _side_by_side(worker: Any, job: ctypes.Structure, threads: int) -> None:
     """Let so many threads call the worker at once; it shares the work out."""
     team = _team()
     if team is None or threads == 1:
-        worker.ctypes(told.ctypes.data)
+        worker(ctypes.byref(job))
     else:
-        team(worker.address, told.ctypes.data, threads, 0)
+        team(worker, ctypes.byref(job), threads, 0)
 
 
 @lru_cache
-def _worker(dtype: torch.dtype) -> Any:
-    """`_attend` for a format, compiled, to be called with the address of what it is told."""
-    function = {torch.float32: _in_float32, torch.bfloat16: _in_bfloat16}[dtype]
+def _worker(name: str, dtype: torch.dtype) -> Any:
+    """What does `attend` or `norm` in a format, compiled, to be called with its job."""
+    function = WORKERS[name][dtype]
     signature = types.void(types.voidptr)
     try:
-        return cfunc(signature, cache=True)(function)
+        compiled = cfunc(signature, cache=True)(function)
     except RuntimeError:  # there is no folder to keep it in
-        return cfunc(signature)(function)
+        compiled = cfunc(signature)(function)
+    return compiled.ctypes
 
 
-def _in_float32(told):
-    _attend(carray(told, 1, TOLD)[0], F(0))
+def _attend_float32(told):
+    _attend(carray(told, 1, ATTENTION)[0], told, F(0))
 
 
-def _in_bfloat16(told):
-    _attend(carray(told, 1, TOLD)[0], np.uint16(0))
+def _attend_bfloat16(told):
+    _attend(carray(told, 1, ATTENTION)[0], told, np.uint16(0))
+
+
+def _norm_float32(told):
+    _norm(carray(told, 1, NORM)[0], told, F(0))
+
+
+def _norm_bfloat16(told):
+    _norm(carray(told, 1, NORM)[0], told, np.uint16(0))
+
+
+WORKERS = {
+    "attend": {torch.float32: _attend_float32, torch.bfloat16: _attend_bfloat16},
+    "norm": {torch.float32: _norm_float32, torch.bfloat16: _norm_bfloat16},
+}
 
 
 @intrinsic
@@ -181,14 +231,15 @@ def _line(address, like):
 
 
 @intrinsic
-def _take(_: Any, address: Any) -> Any:
-    """The number at an address, which is one more from now on; no two threads get the same."""
+def _take(_: Any, taken: Any) -> Any:
+    """The number there, which is one more from now on; no two threads get the same."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        counter = builder.inttoptr(args[0], args[0].type.as_pointer())
-        return builder.atomic_rmw("add", counter, args[0].type(1), "monotonic")
+        number = context.get_value_type(types.uintp)
+        counter = builder.bitcast(args[0], number.as_pointer())
+        return builder.atomic_rmw("add", counter, number(1), "monotonic")
 
-    return address(address), build
+    return types.uintp(taken), build
 
 
 # --- formats ------------------------------------------------------------------------------------
@@ -407,10 +458,40 @@ def _add(s, begin, count, mask, at):
         s[begin + i] += mask[at + i]
 
 
+@njit(fastmath=SUMS, error_model="numpy")
+def _norm_row(x, weight, out, begin, d, epsilon, wide, like):
+    """One row of `norm`; `wide` is room for it as float32."""
+    total = F(0)
+    for i in range(d):
+        number = widen(x[begin + i])
+        wide[i] = number
+        total += number * number
+    inverse = F(1) / np.sqrt(total / F(d) + epsilon)
+    for i in range(d):
+        unit = widen(narrow(wide[i] * inverse, like))
+        out[begin + i] = narrow(widen(weight[i]) * unit, like)
+
+
+# --- the work of one of several threads ---------------------------------------------------------
+
+
 @njit(error_model="numpy")
-def _attend(told, like):
-    """`attend` by one of several threads: some answers and one key head after the other, as long as
-    there are any left. `like` is a number of the format.
+def _norm(told, taken, like):
+    """`norm`: some rows after the others, as long as there are any left."""
+    x, weight = _line(told.x, like), _line(told.weight, like)
+    out, wide = _line(told.out, like), np.empty(told.d, F)
+    many = U(NORM_ROWS)
+    row = _take(taken) * many
+    while row < told.rows:
+        for r in range(row, min(row + many, told.rows)):
+            _norm_row(x, weight, out, r * told.d, told.d, F(told.epsilon), wide, like)
+        row = _take(taken) * many
+
+
+@njit(error_model="numpy")
+def _attend(told, taken, like):
+    """`attend`: some answers and one key head after the other, as long as there are any left.
+    `like` is a number of the format.
     """
     # 1. sizes, and everything as one line of memory
     b, h, kv, d, deep, new = told.b, told.h, told.kv, told.d, told.deep, told.new
@@ -427,7 +508,7 @@ def _attend(told, like):
     s, total = np.empty(rows * width, F), np.empty(rows, F)
     far_out, own_out = np.empty(rows * deep, F), np.empty(rows * deep, F)
     lots = (b + U(TOGETHER) - ONE) // U(TOGETHER)
-    part = _take(told.begun)
+    part = _take(taken)
     while part < lots * kv:
         row, k = part // kv * U(TOGETHER), part % kv
         end = min(row + U(TOGETHER), b)
@@ -491,4 +572,4 @@ def _attend(told, like):
                         both = far_out[found + i] + own_out[found + i]
                         result[to + i] = narrow(both / total[n * group + r], like)
             row += many
-        part = _take(told.begun)
+        part = _take(taken)

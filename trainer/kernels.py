@@ -87,6 +87,13 @@ AttentionInterface.register(LEAN, lean_attention)
 AttentionMaskInterface.register(LEAN, eager_mask)
 
 
+def norm_epsilon(layer: nn.Module) -> float | None:
+    """The ε of an RMSNorm with a weight; None for other layers."""
+    if not type(layer).__name__.endswith("RMSNorm") or getattr(layer, "weight", None) is None:
+        return None
+    return getattr(layer, "variance_epsilon", getattr(layer, "eps", None))
+
+
 class LeanNorm(torch.autograd.Function):
     """w · x / √(mean x² + ε) with w frozen; computed in float32, kept in x's format."""
 

@@ -38,6 +38,7 @@ from trainer.kernels import (
     LEAN,
     LeanNorm,
     TokenLogprob,
+    norm_epsilon,
 )
 from trainer.placement import Placement
 from trainer.types import Batch, Lower, Message
@@ -137,10 +138,8 @@ def quicken(model: PreTrainedModel) -> None:
 
 def _quicken_norm(norm: nn.Module) -> bool:
     """Give an RMSNorm the lean forward pass while its weight is frozen; False for other layers."""
-    epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    if not type(norm).__name__.endswith("RMSNorm") or epsilon is None:
-        return False
-    if getattr(norm, "weight", None) is None:
+    epsilon = norm_epsilon(norm)
+    if epsilon is None:
         return False
     plain = norm.forward
 

@@ -19,6 +19,9 @@ from trainer.adapters import merged_weight
 from trainer.kernels import PackedLinear, can_pack
 from trainer.modeling import first_of_each_kind, probe, same, trunk
 
+#: rows in a product from which on it takes so long that norms do not count
+MANY = 256
+
 
 @contextlib.contextmanager
 def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
@@ -37,7 +40,7 @@ def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
 
     try:
         with torch.no_grad():
-            found = blocks.find(model)
+            found = blocks.find(model, norms=rows < MANY)
             kinds = lean_kinds(model, found, rows)
             for owner, name, block in found:
                 if type(block) in kinds:
@@ -52,21 +55,23 @@ def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
             setattr(owner, name, layer)
 
 
-#: what was found out about a model's blocks, as long as the model lives
-_kinds: WeakKeyDictionary[nn.Module, frozenset[type]] = WeakKeyDictionary()
+#: what was found out about a model's blocks, without and with norms, as long as the model lives
+_kinds: WeakKeyDictionary[nn.Module, dict[bool, frozenset[type]]] = WeakKeyDictionary()
 
 
 def lean_kinds(model: PreTrainedModel, found: list[blocks.Found], rows: int) -> frozenset[type]:
     """The kinds of the model's blocks that have a leaner twin; tried on a few tokens, once."""
-    if model not in _kinds:
+    known = _kinds.setdefault(model, {})
+    few = rows < MANY
+    if few not in known:
 
         def run() -> None:
             with first_of_each_kind(model):
                 trunk(model)(input_ids=ids, attention_mask=mask)
 
         ids, mask = probe(model)
-        _kinds[model] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
-    return _kinds[model]
+        known[few] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
+    return known[few]
 
 
 def _pack(layers: Sequence[nn.Module], rows: int) -> PackedLinear | None:

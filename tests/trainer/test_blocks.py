@@ -29,15 +29,15 @@ SHAPE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }  # fmt: skip
-#: a family, and how many of the two kinds of block have a twin
+#: a family, and how many of the three kinds of block have a twin
 FAMILIES: dict[str, tuple[Callable[[], Any], int]] = {
-    "llama": (lambda: LlamaConfig(**SHAPE), 2),
-    "llama with biases": (lambda: LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True), 2),
-    "qwen2: biases on queries, keys and values": (lambda: Qwen2Config(**SHAPE), 2),
-    "qwen3: norms of queries and keys": (lambda: Qwen3Config(**SHAPE, head_dim=8), 2),
-    "mistral: a sliding window": (lambda: MistralConfig(**SHAPE, sliding_window=6), 2),
-    "llama with another activation": (lambda: LlamaConfig(**SHAPE, hidden_act="gelu"), 1),
-    "gemma2: soft caps and another activation": (lambda: Gemma2Config(**SHAPE, head_dim=8), 0),
+    "llama": (lambda: LlamaConfig(**SHAPE), 3),
+    "llama with biases": (lambda: LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True), 3),
+    "qwen2: biases on queries, keys and values": (lambda: Qwen2Config(**SHAPE), 3),
+    "qwen3: norms of queries and keys": (lambda: Qwen3Config(**SHAPE, head_dim=8), 3),
+    "mistral: a sliding window": (lambda: MistralConfig(**SHAPE, sliding_window=6), 3),
+    "llama with another activation": (lambda: LlamaConfig(**SHAPE, hidden_act="gelu"), 2),
+    "gemma2: soft caps, another activation, 1 + w": (lambda: Gemma2Config(**SHAPE, head_dim=8), 0),
 }
 PROMPTS = [[3, 6, 7, 8, 5, 4], [3, 9, 5, 4]]
 
@@ -55,6 +55,7 @@ def kinds(model: nn.Module) -> set[type]:
     return {type(module) for module in model.modules()} & {
         blocks.LeanAttention,
         blocks.LeanMLP,
+        blocks.CompiledNorm,
     }
 
 
@@ -129,3 +130,11 @@ def test_products_with_something_behind() -> None:
     plain = x @ weight.T + bias
     torch.testing.assert_close(layer.swish(x), plain * plain.sigmoid(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(layer.times(x, other), plain * other, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_stay_the_models_own_where_many_rows_go_through(tmp_path: Path) -> None:
+    """Who scores need not load the compiler; and one use of a model says nothing about another."""
+    model = make(tmp_path, tiny_config())
+    for rows, compiled in ((packing.MANY, False), (packing.MANY - 1, True), (4096, False)):
+        with packing.packed(model, rows=rows) as quick:
+            assert (blocks.CompiledNorm in kinds(quick)) == compiled

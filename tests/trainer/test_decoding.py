@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer import decoding
+from trainer import decoding, kernels
 
 FORMATS = [torch.float32, torch.bfloat16]
 #: what transformers puts where nothing may be attended to
@@ -177,9 +178,9 @@ def test_a_spoilt_number_spoils_its_own_answer_alone() -> None:
 
 def test_memory_that_lies_otherwise_is_refused() -> None:
     one = case()
-    with pytest.raises(ValueError, match="contiguous tensors of one format"):
+    with pytest.raises(ValueError, match="want contiguous tensors"):
         attend(one._replace(heads=one.heads.transpose(0, 1).contiguous().transpose(0, 1)))
-    with pytest.raises(ValueError, match="contiguous tensors of one format"):
+    with pytest.raises(ValueError, match="want numbers of one format"):
         attend(one._replace(values=one.values.bfloat16()))
 
 
@@ -187,10 +188,10 @@ def test_it_is_compiled_also_where_nothing_can_be_kept(monkeypatch: pytest.Monke
     def cfunc(_: object, *, cache: bool = False) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+        return lambda function: SimpleNamespace(ctypes=function)
 
     monkeypatch.setattr(decoding, "cfunc", cfunc)
-    assert decoding._worker.__wrapped__(torch.float32) is decoding._in_float32
+    assert decoding._worker.__wrapped__("norm", torch.float32) is decoding._norm_float32
 
 
 def test_bfloat16_is_rounded_as_pytorch_rounds_it() -> None:
@@ -228,3 +229,29 @@ def test_the_largest_of_a_row(row: list[float], largest: float) -> None:
 def test_a_row_with_a_nan_has_weights_that_are_none() -> None:
     row = np.array([0.0, math.nan, 1.0], np.float32)
     assert math.isnan(decoding._softmax(row, np.uintp(0), np.uintp(3)))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", [(3, 1, 24), (70, 40), (1, 7), (2, 300, 576)])
+def test_a_norm_is_the_one_of_plain_operations(form: torch.dtype, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape).to(form), torch.randn(shape[-1]).to(form)
+    found = decoding.norm(x, weight, 1e-5)
+    assert found.dtype == form
+    slack = {"rtol": 1e-5, "atol": 1e-6} if form == torch.float32 else {"rtol": 1e-2, "atol": 1e-3}
+    torch.testing.assert_close(found, kernels.LeanNorm.forward(None, x, weight, 1e-5), **slack)
+
+
+def test_a_norm_worked_by_hand() -> None:
+    # the mean square of 1 and 7 is 25, and 24 more make 49
+    found = decoding.norm(torch.tensor([[1.0, 7.0]]), torch.tensor([7.0, -1.0]), 24.0)
+    assert found.tolist() == [[pytest.approx(1.0), pytest.approx(-1.0)]]
+
+
+def test_a_norm_of_two_formats_is_refused() -> None:
+    with pytest.raises(ValueError, match="want numbers of one format"):
+        decoding.norm(torch.ones(2, 4), torch.ones(4).bfloat16(), 1e-5)
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        decoding.norm(torch.ones(2, 4).double(), torch.ones(4).double(), 1e-5)
+    with pytest.raises(ValueError, match="want contiguous tensors"):
+        decoding.norm(torch.ones(4, 2).T, torch.ones(4), 1e-5)
