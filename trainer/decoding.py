@@ -112,6 +112,10 @@ def attend(
     out = heads.new_empty((b, h, d))
     memory = (heads, *turns, mask, prompt_keys, prompt_values, prompt_of, keys, values, out)
     _check(memory, [one for one in memory if one is not mask and one is not prompt_of])
+    if (mask.dtype, prompt_of.dtype) != (torch.float32, torch.int64):
+        raise ValueError("the mask must be float32 and the prompts' numbers int64")
+    if not (0 < mask.shape[1] - room <= wide and 0 <= place < room):
+        raise ValueError("the mask must cover prompts and answers, and the place lie among these")
     sizes = (b, h, kv, d, deep, wide, room, mask.shape[1], place)
     job = AttentionJob(0, *sizes, *(one.data_ptr() for one in memory), scale)
     _side_by_side(_worker("attend", heads.dtype), job, torch.get_num_threads())

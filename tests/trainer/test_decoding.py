@@ -182,6 +182,12 @@ def test_memory_that_lies_otherwise_is_refused() -> None:
         attend(one._replace(heads=one.heads.transpose(0, 1).contiguous().transpose(0, 1)))
     with pytest.raises(ValueError, match="want numbers of one format"):
         attend(one._replace(values=one.values.bfloat16()))
+    with pytest.raises(ValueError, match="must be float32"):
+        attend(one._replace(mask=one.mask.double()))
+    with pytest.raises(ValueError, match="cover prompts and answers"):
+        attend(one._replace(mask=one.mask[:, :32].contiguous()))
+    with pytest.raises(ValueError, match="the place lie among these"):
+        attend(one._replace(place=32))
 
 
 def test_it_is_compiled_also_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
