@@ -50,6 +50,8 @@ WITHOUT_DATABASE = {
     *("help", "--help", "-h", "--version"),
 }
 # One thread for each library: two that spin against a busy neighbour cost 10 to 50 times.
+#: the whole suite in a process for each core, up to four; the tests of one file stay together
+SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
 TEST_ENVIRON = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -120,7 +122,7 @@ def run_test(arguments: list[str]) -> None:
     if not arguments:
         test_javascript()
     say("==> Running the tests …")
-    become([PYTHON, "-m", "pytest", *arguments], TEST_ENVIRON)
+    become([PYTHON, "-m", "pytest", *(arguments or SIDE_BY_SIDE)], TEST_ENVIRON)
 
 
 def test_javascript() -> None:
