@@ -51,7 +51,9 @@ WITHOUT_DATABASE = {
 }
 # One thread for each library: two that spin against a busy neighbour cost 10 to 50 times.
 #: the whole suite in a process for each core, up to four; the tests of one file stay together
-SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+SIDE_BY_SIDE = [
+    "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder",
+]  # fmt: skip
 TEST_ENVIRON = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -29,6 +29,13 @@ from tests import factories
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: a process that got one last would keep the others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_and_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Settings that make tests quick and keep them apart from what runs on this machine."""

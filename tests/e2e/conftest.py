@@ -48,11 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One browser for the whole session; each page has a window of its own."""
+    """One browser for tests of this folder that follow one another; each page has a window of its
+    own.
+    """
     options = launch_options()
-    # Playwright keeps an event loop in this thread: Django would take the tests for async code.
+    # Playwright keeps an event loop in this thread: Django would take the tests for async code, and
+    # those of other folders could have no loop of their own beside it.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:

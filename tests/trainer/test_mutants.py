@@ -679,6 +679,7 @@ def run_file(file: str, mutants: Sequence[Mutant], folder: Path) -> int:
     return code if len(planting.codes) != len(mutants) else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{one.place}: {one.bug}" for one in MUTANTS])
 def test_a_planted_bug_turns_a_test_red(mutant: Mutant) -> None:
     before, after = outcomes(mutant.file)[mutant]

@@ -21,6 +21,7 @@ from labelhub.projects.models import Project
 from tests import factories
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
+pytestmark = pytest.mark.slow
 
 
 def autopilot(var: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
