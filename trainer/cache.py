@@ -28,14 +28,27 @@ ROOM = 32
 SPARE = 0.25
 
 
-class RoomyLayer(DynamicLayer):
-    """A layer that is wider than it is filled: a new token is written, not concatenated, and the
-    whole width is attended to, the mask hiding what is not filled.
-    """
+class WideLayer(DynamicLayer):
+    """A layer that is wider than it is filled: a new token is written, not concatenated."""
 
     def __init__(self) -> None:
         super().__init__()
         self.filled = 0
+
+    def get_seq_length(self) -> int:
+        """Tokens in the cache."""
+        return self.filled
+
+    def keep(self, order: Tensor, moved: Tensor) -> None:
+        """Keep the rows `order`; of these only the places `moved` do not stand there already."""
+        for name in ("keys", "values"):
+            whole = getattr(self, name)
+            whole[moved] = whole[order[moved]]
+            setattr(self, name, whole[: len(order)])
+
+
+class RoomyLayer(WideLayer):
+    """A layer of which the whole width is attended to, the mask hiding what is not filled."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
@@ -63,10 +76,6 @@ class RoomyLayer(DynamicLayer):
         width = self.keys.shape[-2]
         return (width if wanted <= width else _roomy(wanted)), 0
 
-    def get_seq_length(self) -> int:
-        """Tokens in the cache."""
-        return self.filled
-
     def widen(self, rows: Tensor) -> None:
         """Make room, taking these rows, in this order; a row may come several times."""
         self.keys, self.values = (self._wider(old, rows) for old in (self.keys, self.values))
@@ -89,12 +98,8 @@ class RoomyLayer(DynamicLayer):
             wide = [pad(one, (0, 0, self.filled - one.shape[-2], 0)) for one in each]
             setattr(self, name, torch.cat(wide)[order])
 
-    def keep(self, order: Tensor, moved: Tensor) -> None:
-        """Keep the rows `order`; of these only the places `moved` do not stand there already."""
-        self.keys, self.values = (_kept(old, order, moved) for old in (self.keys, self.values))
 
-
-class SharedLayer(DynamicLayer):
+class SharedLayer(WideLayer):
     """A layer that has the prompts once for all of their answers, and the answers' own tokens.
 
     It takes and gives one token at a time, in the form in which decoding.py wants them.
@@ -142,14 +147,6 @@ class SharedLayer(DynamicLayer):
         """How wide the keys will be after so many more tokens, and where they begin."""
         return self.far + _roomy(self.filled + query_length - self.far - 1), 0
 
-    def get_seq_length(self) -> int:
-        """Tokens in the cache."""
-        return self.filled
-
-    def keep(self, order: Tensor, moved: Tensor) -> None:
-        """`RoomyLayer.keep`."""
-        self.keys, self.values = (_kept(old, order, moved) for old in (self.keys, self.values))
-
     def ask(self, at: Tensor, stay: Tensor | None) -> None:
         """Other prompts for the answers, of those that `stay`; None for all that there are."""
         self.at = at
@@ -161,12 +158,6 @@ class SharedLayer(DynamicLayer):
 def _plain(mask: Tensor) -> Tensor:
     """The mask as float32 (b, t + T); the same tensor comes to every layer of a pass."""
     return mask[:, 0, 0].float().contiguous()
-
-
-def _kept(old: Tensor, order: Tensor, moved: Tensor) -> Tensor:
-    """Rows `order`, written over the old ones where they do not stand there already."""
-    old[moved] = old[order[moved]]
-    return old[: len(order)]
 
 
 def _roomy(wanted: int) -> int:
@@ -209,7 +200,7 @@ def keep_rows(cache: DynamicCache, order: Tensor) -> None:
     """Keep these rows of every layer of the cache, in this order, few of which have to move."""
     moved = (order != torch.arange(len(order), device=order.device)).nonzero()[:, 0]
     for layer in cache.layers:
-        if isinstance(layer, RoomyLayer | SharedLayer):
+        if isinstance(layer, WideLayer):
             layer.keep(order, moved)
         else:
             layer.batch_select_indices(order)
