@@ -49,11 +49,11 @@ WITHOUT_DATABASE = {
     *("check", "makemigrations", "migrate", "makemessages", "collectstatic"),
     *("help", "--help", "-h", "--version"),
 }
-# One thread for each library: two that spin against a busy neighbour cost 10 to 50 times.
-#: the whole suite in a process for each core, up to four; the tests of one file stay together
+# The whole suite in a process for each core, up to four; the tests of one file stay together.
 SIDE_BY_SIDE = [
     "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder",
 ]  # fmt: skip
+# One thread for each library: two that spin against a busy neighbour cost 10 to 50 times.
 TEST_ENVIRON = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
