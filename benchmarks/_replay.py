@@ -172,7 +172,7 @@ def _compute(sets: Sequence[Set], model: str) -> NDArray[np.float32]:
     parts = [(n, k, row) for n, whole in enumerate(rows) for k, row in _parts(whole, together)]
     sizes = [len(prompt) + sum(map(len, answers)) for _, _, (prompt, answers) in parts]
     found: dict[tuple[int, int], torch.Tensor] = {}
-    with packed(policy, rows=1024):
+    with packed(policy, rows=1024, norms=False):
         for bucket in length_buckets(sizes, 1024):
             batch = collate([parts[place][2] for place in bucket], pad)
             states = lower_result(policy, batch, DEPTH)

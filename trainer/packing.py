@@ -19,17 +19,17 @@ from trainer.adapters import merged_weight
 from trainer.kernels import PackedLinear, can_pack
 from trainer.modeling import first_of_each_kind, probe, same, trunk
 
-#: rows in a product from which on it takes so long that norms do not count
-MANY = 256
-
 
 @contextlib.contextmanager
-def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
+def packed(
+    model: PreTrainedModel, rows: int = 64, *, norms: bool = True
+) -> Iterator[PreTrainedModel]:
     """The model for inference only: adapters merged, weights packed; as before when the context
     ends.
 
     Where packing is not possible (GPU, other number formats) plain merged layers take its place.
-    `rows` is the usual number of rows in a product.
+    `rows` is the usual number of rows in a product. `norms` compiles the norms, too: for writing;
+    with the many rows of reading the products take so long that it would not count.
     """
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
 
@@ -40,7 +40,7 @@ def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
 
     try:
         with torch.no_grad():
-            found = blocks.find(model, norms=rows < MANY)
+            found = blocks.find(model, norms)
             kinds = lean_kinds(model, found, rows)
             for owner, name, block in found:
                 if type(block) in kinds:
@@ -55,23 +55,24 @@ def packed(model: PreTrainedModel, rows: int = 64) -> Iterator[PreTrainedModel]:
             setattr(owner, name, layer)
 
 
-#: what was found out about a model's blocks, without and with norms, as long as the model lives
-_kinds: WeakKeyDictionary[nn.Module, dict[bool, frozenset[type]]] = WeakKeyDictionary()
+#: which kinds of a model's blocks have a leaner twin, as far as tried, as long as the model lives
+_kinds: WeakKeyDictionary[nn.Module, dict[type, bool]] = WeakKeyDictionary()
 
 
 def lean_kinds(model: PreTrainedModel, found: list[blocks.Found], rows: int) -> frozenset[type]:
     """The kinds of the model's blocks that have a leaner twin; tried on a few tokens, once."""
     known = _kinds.setdefault(model, {})
-    few = rows < MANY
-    if few not in known:
+    untried = [one for one in found if type(one.block) not in known]
+    if untried:
 
         def run() -> None:
             with first_of_each_kind(model):
                 trunk(model)(input_ids=ids, attention_mask=mask)
 
         ids, mask = probe(model)
-        known[few] = blocks.alike(found, lambda layers: _pack(layers, rows), run, same)
-    return known[few]
+        right = blocks.alike(untried, lambda layers: _pack(layers, rows), run, same)
+        known |= {type(one.block): type(one.block) in right for one in untried}
+    return frozenset(kind for kind, right in known.items() if right)
 
 
 def _pack(layers: Sequence[nn.Module], rows: int) -> PackedLinear | None:

@@ -363,7 +363,7 @@ def score_rows(
     """
     device = next(model.parameters()).device
     done = 0
-    with packed(model, rows=token_budget):
+    with packed(model, rows=token_budget, norms=False):
         for bucket in length_buckets([width(row) for row in rows], token_budget):
             chosen = [rows[index] for index in bucket]
             scores = batch_outputs(model, collate(chosen, pad, device), pad, members)

@@ -523,8 +523,9 @@ def first_pass(
     keep = fit.depth > 0 and sum(sizes) * each <= fit.config.lower_mib * 2**20
     lower: dict[int, Tensor] = {}
     states: dict[int, Tensor] = {}
-    buckets = length_buckets(sizes, fit.config.token_budget) if keep or with_states else []
-    with packed(fit.model, rows=fit.config.token_budget) if buckets else nullcontext():
+    budget = fit.config.token_budget
+    buckets = length_buckets(sizes, budget) if keep or with_states else []
+    with packed(fit.model, budget, norms=False) if buckets else nullcontext():
         for bucket in buckets:
             if context.should_stop():
                 raise Stopped(f"Stopped after {fit.step} of {total} steps.")
