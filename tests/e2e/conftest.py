@@ -48,14 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for tests of this folder that follow one another; each page has a window of its
-    own.
-    """
+    """One browser for the tests of a file; each page has a window of its own."""
     options = launch_options()
     # Playwright keeps an event loop in this thread: Django would take the tests for async code, and
-    # those of other folders could have no loop of their own beside it.
+    # those of other files could have no loop of their own beside it. So it ends with the file (a
+    # folder without __init__.py is no package to pytest, whose scope would be the whole session).
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
