@@ -16,14 +16,13 @@ sys.path[0] = str(ROOT)  # before anything else: here lies a queue.py that is no
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import tempfile
 from statistics import fmean
 from typing import Any
 
 from benchmarks._hidden import ranked
+from benchmarks._stages import lines_of, prompts_of, run, write
 from labelhub.autopilot.preferences import PREFERENCES
 from trainer.events import read_events
 from trainer.statistics import t95
@@ -67,13 +66,10 @@ def main() -> int:
 
 def generate(folder: Path, model: str, prompts: int) -> list[dict[str, Any]]:
     """Answers of the model to the demo's first prompts."""
-    fixture = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
-    lines = [json.loads(line) for line in fixture.read_text("utf-8").splitlines()[:prompts]]
-    write(folder / "data" / "prompts.jsonl", lines)
+    write(folder / "data" / "prompts.jsonl", prompts_of(model)[:prompts])
     config = {"answers": ANSWERS, "max_new_tokens": TOKENS}
-    run(folder, "generate", config, {"policy": model, "prompts": "data/prompts.jsonl"}, 0)
-    text = (folder / "out" / "answers.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    inputs = {"policy": model, "prompts": "data/prompts.jsonl"}
+    return lines_of(run(folder, "generate", config, inputs, 0))
 
 
 def rank(folder: Path, answers: list[dict[str, Any]], preference: str, seed: int) -> Path:
@@ -100,24 +96,6 @@ def train(folder: Path, model: str, data: Path, seed: int, heads: int) -> dict[s
     finished = [event for event in read_events(folder) if event["kind"] == "finished"]
     figures = {name: report[name] for name in kept if name in report}
     return figures | {"seconds": finished[-1]["seconds"]}
-
-
-def run(
-    folder: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], seed: int
-) -> None:
-    """Run one stage of the trainer to its end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {"stage": stage, "config": config, "inputs": inputs, "seed": seed}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    command = [sys.executable, "-m", "trainer", "run", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL, env=dict(os.environ))
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> None:
-    """JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    path.write_text(body, encoding="utf-8")
 
 
 def table(results: dict[str, Any]) -> str:

@@ -34,9 +34,7 @@ sys.path[0] = str(ROOT)  # before anything else: here lies a queue.py that is no
 import argparse
 import json
 import math
-import os
 import random
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +43,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks._hidden import ranked
+from benchmarks._stages import lines_of, prompts_of, run, write
 from labelhub.autopilot.preferences import PREFERENCES
-from trainer.config import resolve_path
 from trainer.statistics import t95
 
 #: the (score, hidden utility) of each of a prompt's answers
@@ -160,10 +158,7 @@ def run_seed(folder: Path, options: argparse.Namespace, seed: int) -> dict[str, 
 
 def split_prompts(model: str, count: int, seed: int) -> tuple[list[Any], list[Any]]:
     """(prompts to train on, held-out ones); a model with words of its own brings its prompts."""
-    own = resolve_path(model, ROOT) / "prompts.jsonl"
-    shipped = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
-    text = (own if own.is_file() else shipped).read_text("utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
+    lines = prompts_of(model)
     random.Random(seed).shuffle(lines)
     return lines[HELDOUT : HELDOUT + count], lines[:HELDOUT]
 
@@ -270,30 +265,6 @@ def favourite(ordered: Sequence[tuple[float, float]], n: int) -> tuple[float, fl
     """Expected (score, utility) of the best-scored of n of these, which stand in that order."""
     total = math.comb(len(ordered), n)
     return weighted(ordered, [math.comb(k, n - 1) / total for k in range(len(ordered))])
-
-
-def run(
-    folder: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], seed: int
-) -> Path:
-    """Run one stage of the trainer to its end; its out/."""
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {"stage": stage, "config": config, "inputs": inputs, "seed": seed}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    command = [sys.executable, "-m", "trainer", "run", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    return folder / "out"
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    """The answers that a stage wrote."""
-    return [json.loads(line) for line in (out / "answers.jsonl").read_text("utf-8").splitlines()]
-
-
-def write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    path.write_text(body, encoding="utf-8")
 
 
 # --- figures ------------------------------------------------------------------------------------
