@@ -63,7 +63,6 @@ def test_one_round_makes_the_policy_better_on_prompts_that_nothing_trained_on(
     assert entry["hidden"]["ci95_of_gain"][0] > 0
     assert entry["hidden"]["after"] > entry["hidden"]["before"]
     assert 0 < entry["policy"]["kl"] <= 12
-    assert sum(entry["seconds"].values()) <= 120
 
 
 @pytest.mark.timeout(700)
