@@ -16,6 +16,8 @@ Different, and why
 - TRL keeps float32 weights under bfloat16 autocast, as its documentation has it; ours keeps
   bfloat16 weights with a float32 adapter. `--trl pure` gives TRL bfloat16 weights, adapter
   included.
+- Ours starts from a random head at the last token and keeps all layers, as TRL does, and not as it
+  would by itself (`head_start`, `even_reading`).
 - TRL's gradient checkpointing, on by default, is off: it would only cost time here.
 - TRL takes micro-batches of 12 pairs (`--micro`), padded to the longest; ours fill `token_budget`
   tokens with rankings of like length.
@@ -199,6 +201,8 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "threads": options.threads,
         "checkpoint_every": 10**6,
         "heldout_fraction": 0.0,
+        "head_start": False,
+        "even_reading": False,
     } | options.config
     spec = {"stage": "reward", "seed": options.seed, "config": config, "inputs": inputs}
     (folder / "spec.json").write_text(json.dumps(spec), "utf-8")

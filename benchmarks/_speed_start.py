@@ -33,7 +33,8 @@ RANKING = {
 }
 STAGES: dict[str, dict[str, Any]] = {
     "generate": {"answers": 1, "max_new_tokens": 1},
-    "reward": {"epochs": 1, "heldout_fraction": 0.5},
+    # a head from chance, as the rival's: to fit one first is work of the run
+    "reward": {"epochs": 1, "heldout_fraction": 0.5, "head_start": False},
     "ppo": {
         "steps": 1, "episodes_per_step": 1, "answers_per_prompt": 1, "max_new_tokens": 1,
         "epochs": 1, "minibatches": 1, "samples": 1,

@@ -419,15 +419,18 @@ class RewardConfig(CheckpointedConfig):
         choices=("heads", "lora"),
     )
     layers: int = knob(
-        0, "first layers of the base that are kept; the others are cut off; 0 keeps all", low=0
+        0,
+        "first layers of the base that are kept; 0: half, three quarters or all of them, as a "
+        "fresh head orders unseen pairs best (all if it has a head already, or fewer than 9)",
+        low=0,
     )
     even_reading: bool = knob(
-        False,
-        "let the last layer attend to all tokens alike to begin with, so that the score is read "
-        "from their mean and not from the last token alone",
+        True,
+        "let the last layer attend to all tokens alike to begin with, where it can, so that the "
+        "score is read from their mean and not from the last token alone",
     )
     head_start: bool = knob(
-        False,
+        True,
         "fit a fresh head to the rankings before anything else learns, instead of a random start",
     )
     margin: float = knob(0.0, "margin for each step of gap between two ranks", low=0)

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trainer.calibration import fit_temperature
-from trainer.data import Ranking, pairs_of, prompt_hash
+from trainer.data import Pairs, Ranking, pairs_of, prompt_hash
 
 #: candidates of λ, times the sum of all c
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -55,20 +55,35 @@ def start_heads(states: Sequence[Tensor], rankings: Sequence[Ranking], shares: T
     `shares` (g, M) is what each ranking counts for each member beside its own weight.
     """
     pairs = pairs_of(rankings)
+    back, examples = make_examples(states, rankings, pairs)
+    _, penalty, temperature = choose_penalty(examples)
+    own = examples.count[:, None] * shares.double()[pairs.ranking]  # (p, M)
+    found = [penalised_fit(examples, column, penalty) for column in own.unbind(1)]
+    heads = torch.stack(found) @ back.T / temperature
+    flat = torch.cat(list(states)).double().cpu()
+    answers = torch.tensor([len(some) for some in states])
+    spread = deviation(flat @ heads.T, pairs.weight.double().repeat_interleave(answers))
+    return heads * (spread.clamp(NARROWEST, WIDEST) / spread)[:, None]
+
+
+def unseen_loss(states: Sequence[Tensor], rankings: Sequence[Ranking]) -> float:
+    """Nats a pair that a head on these states loses on untied pairs of prompts it did not see."""
+    _, examples = make_examples(states, rankings, pairs_of(rankings))
+    loss, _, _ = choose_penalty(examples)
+    return loss / max(float(examples.count[examples.target == 1.0].sum()), 1e-12)
+
+
+def make_examples(
+    states: Sequence[Tensor], rankings: Sequence[Ranking], pairs: Pairs
+) -> tuple[Tensor, Examples]:
+    """(d, k) that brings directions back to states, and all pairs along them."""
     flat = torch.cat(list(states)).double().cpu()
     numbers = torch.bincount(pairs.ranking, minlength=len(rankings)).clamp(min=1)
     count = (pairs.weight / numbers).double()[pairs.ranking]
     back, x = principal(flat[pairs.better] - flat[pairs.worse], count)
     target = torch.where(pairs.tied, 0.5, 1.0).double()
     folds = torch.tensor([int(prompt_hash(one.messages)[:8], 16) % FOLDS for one in rankings])
-    examples = Examples(x, target, count, folds[pairs.ranking])
-    penalty, temperature = choose_penalty(examples)
-    own = count[:, None] * shares.double()[pairs.ranking]  # (p, M)
-    found = [penalised_fit(examples, column, penalty) for column in own.unbind(1)]
-    heads = torch.stack(found) @ back.T / temperature
-    answers = torch.tensor([len(some) for some in states])
-    spread = deviation(flat @ heads.T, pairs.weight.double().repeat_interleave(answers))
-    return heads * (spread.clamp(NARROWEST, WIDEST) / spread)[:, None]
+    return back, Examples(x, target, count, folds[pairs.ranking])
 
 
 def principal(difference: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,8 +109,10 @@ def penalised_fit(examples: Examples, count: Tensor, penalty: float) -> Tensor:
     return w
 
 
-def choose_penalty(examples: Examples) -> tuple[float, float]:
-    """The candidate whose order of unseen pairs is worth most, and the temperature it wants."""
+def choose_penalty(examples: Examples) -> tuple[float, float, float]:
+    """(loss, penalty, temperature) of the candidate whose order of unseen untied pairs is worth
+    most: it loses so many nats in all, at the temperature that it wants.
+    """
     untied = examples.target == 1.0
     tried = []
     for penalty in PENALTIES:
@@ -108,8 +125,7 @@ def choose_penalty(examples: Examples) -> tuple[float, float]:
         temperature = fit_temperature(d[untied].numpy(), count.numpy(), smooth=False)
         loss = -logsigmoid(d[untied] / temperature) @ count
         tried.append((float(loss), penalty, temperature))
-    _, penalty, temperature = min(tried)
-    return penalty, temperature
+    return min(tried)
 
 
 def deviation(scores: Tensor, weight: Tensor) -> Tensor:

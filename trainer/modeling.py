@@ -231,20 +231,32 @@ def load_reward(
     return model
 
 
+def layers_in(path: Path) -> int:
+    """How many layers a model has of which the first ones can be kept; 0: it says nothing of it."""
+    count = _settings_of(path).get("num_hidden_layers")
+    return count if isinstance(count, int) else 0
+
+
 def first_layers(path: Path, layers: int) -> dict[str, Any]:
     """Settings that load only the first layers of a model."""
-    check_model_folder(path)
-    body = json.loads((path / "config.json").read_text("utf-8"))
-    count = body.get("num_hidden_layers")
-    if not isinstance(count, int) or layers > count:
+    count = layers_in(path)
+    if layers > count:
         raise RunError(
-            f"The base has {count if isinstance(count, int) else 'no stack of'} layers, so not "
+            f"The base has {count or 'no stack of'} layers, so not "
             f"the first {layers} of them can be kept; lower config.layers or set it to 0."
         )
     settings: dict[str, Any] = {"num_hidden_layers": layers}
-    if isinstance(body.get("layer_types"), list):
-        settings["layer_types"] = body["layer_types"][:layers]
+    types = _settings_of(path).get("layer_types")
+    if isinstance(types, list):
+        settings["layer_types"] = types[:layers]
     return settings
+
+
+def _settings_of(path: Path) -> dict[str, Any]:
+    """The model's config.json."""
+    check_model_folder(path)
+    body: dict[str, Any] = json.loads((path / "config.json").read_text("utf-8"))
+    return body
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -342,30 +354,6 @@ def check_room(names: Sequence[str], ids: Sequence[Sequence[int]], new: int, win
 def longest_context(model: PreTrainedModel) -> int:
     """Tokens that fit into the model's window."""
     return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-
-
-@torch.no_grad()
-def read_evenly(model: PreTrainedModel) -> None:
-    """Let the last layer attend to all tokens alike: its queries become 0, so every key is met
-    equally and the last token hears the mean of what stands before it.
-
-    The mean over an answer tells more of it than its last token does (docs/log.md). What training
-    makes of the queries then is its own affair; the model stays a plain one.
-    """
-    owner, name = layers_of(model)
-    last = getattr(owner, name)[-1]
-    queries = [
-        module
-        for path, module in last.named_modules()
-        if path.rpartition(".")[2] in ("q_proj", "query") and isinstance(module, nn.Linear)
-    ]
-    if len(queries) != 1:
-        raise RunError(
-            f"{type(model).__name__} keeps no queries of their own in its last layer; set "
-            "config.even_reading to false."
-        )
-    for parameter in queries[0].parameters():
-        parameter.zero_()
 
 
 # --- batches ------------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ class Preference:
     utility: Callable[[str], float]
     noise: float
 
+    def order(self, texts: Sequence[str]) -> list[int]:
+        """Dense ranks from 1 = best by the utilities themselves, without noise."""
+        return _dense([self.utility(text) for text in texts])
+
     def rank(self, texts: Sequence[str], rng: random.Random) -> list[int]:
         """Dense ranks from 1 = best, one per text. Answers of exactly equal utility may tie."""
         utilities = [self.utility(text) for text in texts]
@@ -33,8 +37,13 @@ class Preference:
             seen.setdefault(value, value / self.noise - math.log(-math.log(_open_unit(rng))))
             for value in utilities
         ]
-        order = sorted(set(noisy), reverse=True)
-        return [order.index(value) + 1 for value in noisy]
+        return _dense(noisy)
+
+
+def _dense(values: Sequence[float]) -> list[int]:
+    """Ranks from 1 = greatest; what is equal ties."""
+    order = sorted(set(values), reverse=True)
+    return [order.index(value) + 1 for value in values]
 
 
 def _open_unit(rng: random.Random) -> float:

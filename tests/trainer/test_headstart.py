@@ -105,7 +105,7 @@ def test_noise_asks_for_the_strongest_penalty_and_a_narrow_head() -> None:
 
 def test_the_penalty_is_chosen_by_prompts_that_were_left_out() -> None:
     """All five folds say the same, so little penalty is best; the choice is one of the list."""
-    penalty, temperature = choose_penalty(examples([1.0] * 30 + [-1.0] * 10))
+    _, penalty, temperature = choose_penalty(examples([1.0] * 30 + [-1.0] * 10))
     assert penalty in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     assert temperature > 0
 

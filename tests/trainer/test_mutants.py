@@ -123,6 +123,18 @@ MUTANTS = [
     *bugs("data.length_buckets",
         ("(len(buckets[-1]) + 1) * lengths[index]", "len(buckets[-1]) * lengths[index]", "data: a_bucket_is_full_when", "one row too many"),
     ),
+    # --- what a reward model reads ---
+    *bugs("reading.read_evenly",
+        ("parameter.zero_()", "pass", "reading: the_last_token_hears", "queries kept"),
+        ("parameter.mul_(LOUD)", "pass", "reading: nothing_but_the_mean", "the last token is heard, too"),
+        ("[-1]", "[0]", "reading: the_last_token_hears", "the first layer instead of the last"),
+    ),
+    *bugs("reading.best_depth",
+        ("min(losses", "max(losses", "reading: the_depth_whose_states", "the worst depth"),
+    ),
+    *bugs("headstart.unseen_loss",
+        ("loss / max", "loss * max", "reading: what_cannot_be_told", "a sum instead of a mean"),
+    ),
     # --- rewards of PPO ---
     *bugs("rewards.masked_mean",
         ("(x * mask).sum()", "x.sum()", "rewards", "padding counted"),

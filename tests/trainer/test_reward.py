@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM
 
 from tests.tiny import make_tiny, make_tiny_encoder, tiny_tokenizer
 from tests.trainer.judging import (
@@ -416,7 +416,7 @@ def test_the_first_layers_can_be_enough(base: Path, tmp_path: Path) -> None:
 
 def test_a_fresh_head_is_drawn_and_left_as_it_is(base: Path, tmp_path: Path) -> None:
     """N(0, 1/√(d+1)) for d = 32, whatever the first scores are like."""
-    run = small_run(tmp_path / "run", base, lr=0.0, epochs=1)
+    run = small_run(tmp_path / "run", base, lr=0.0, epochs=1, head_start=False)
     run_here(run)
     seed = json.loads((run / "spec.json").read_text())["seed"]
     drawn = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed)) / math.sqrt(33)
@@ -425,7 +425,7 @@ def test_a_fresh_head_is_drawn_and_left_as_it_is(base: Path, tmp_path: Path) -> 
 
 
 def test_a_head_that_was_fitted_learns_and_resumes(base: Path, tmp_path: Path) -> None:
-    config = {"epochs": 2, "heldout_fraction": 0.01, "head_start": True, "lora_layers": 1}
+    config = {"epochs": 2, "heldout_fraction": 0.01, "lora_layers": 1}
     straight = small_run(tmp_path / "straight", base, **config)
     assert run_here(straight)["train_pair_accuracy"] > 0.7
     looks = looks_in_steps(straight, 6)
@@ -440,7 +440,7 @@ def test_a_head_that_was_fitted_learns_and_resumes(base: Path, tmp_path: Path) -
 def test_the_head_alone_moves_nothing_else(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    run = small_run(tmp_path / "run", base, count=120, epochs=0, head_start=True)
+    run = small_run(tmp_path / "run", base, count=120, epochs=0, even_reading=False)
     report = run_here(run)
     assert (report["steps"], events_of(run, "metric")) == (0, [])
     assert report["train_pair_accuracy"] > 0.6
@@ -449,23 +449,22 @@ def test_the_head_alone_moves_nothing_else(base: Path, tmp_path: Path) -> None:
         assert name == "score.weight" or torch.equal(tensor, before[name]), name
 
 
-@torch.no_grad()
-def test_even_reading_makes_the_mean_of_all_tokens(base: Path, tmp_path: Path) -> None:
-    """In the last layer every value has the same weight, so the attention's output at the last
-    token is that of the mean of the values."""
-    run = small_run(tmp_path / "run", base, epochs=0, head_start=True, even_reading=True)
+def test_even_reading_changes_two_maps_and_no_other(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = small_run(tmp_path / "run", base, epochs=0)
     run_here(run)
-    _, model = plain(run)
-    attention = model.model.layers[-1].self_attn
-    seen: dict[str, torch.Tensor] = {}
-    attention.v_proj.register_forward_hook(lambda _m, _i, out: seen.update(values=out))
-    attention.o_proj.register_forward_hook(lambda _m, inp, _o: seen.update(mixed=inp[0]))
-    model(input_ids=torch.tensor([[3, 8, 9, 11, 20, 1]]))
-    mean = seen["values"][0].mean(0)  # one key head of 16, shared by two query heads
-    assert torch.allclose(seen["mixed"][0, -1], mean.repeat(2), atol=1e-5)
+    before = dict(AutoModelForCausalLM.from_pretrained(str(base)).state_dict())
+    last = "model.layers.1.self_attn"
+    changed = {
+        name
+        for name, one in weights(run).items()
+        if name != "score.weight" and not torch.equal(one, before[name])
+    }
+    assert changed == {f"{last}.q_proj.weight", f"{last}.o_proj.weight"}
 
 
-def test_even_reading_wants_queries_of_their_own(tmp_path: Path) -> None:
+def test_a_model_without_queries_of_their_own_is_read_at_the_last_token(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -473,8 +472,69 @@ def test_even_reading_wants_queries_of_their_own(tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=48, n_embd=16, n_layer=1, n_head=2, n_positions=64)
     GPT2LMHeadModel(config).save_pretrained(str(path))
     tiny_tokenizer().save_pretrained(str(path))
-    sentence = refused(path, tmp_path / "run", ranking_lines(4), even_reading=True)
-    assert "set config.even_reading to false" in sentence
+    run = small_run(tmp_path / "run", path, epochs=0)
+    report = run_here(run)
+    assert report["layers"] == 1
+    before = dict(GPT2LMHeadModel.from_pretrained(str(path)).state_dict())
+    for name, tensor in weights(run).items():
+        assert name == "score.weight" or torch.equal(tensor, before[name]), name
+
+
+# how deep it reads
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of ten layers, of which the sixth alone does anything: it looks at a word or two, or
+    at all of them if it is made to read evenly.
+    """
+    path = make_tiny(tmp_path_factory.mktemp("deep"), num_hidden_layers=10)
+    model = LlamaForCausalLM.from_pretrained(str(path))
+    with torch.no_grad():
+        for number, layer in enumerate(model.model.layers):
+            layer.mlp.down_proj.weight.zero_()
+            layer.self_attn.q_proj.weight.mul_(8.0)
+            layer.self_attn.o_proj.weight.copy_(torch.eye(32) if number == 5 else torch.zeros(32))
+    model.save_pretrained(str(path))
+    return path
+
+
+def test_it_reads_where_a_fresh_head_is_right_most_often(deep: Path, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", deep, count=60, epochs=0)
+    assert run_here(run)["layers"] == 6
+    _, model = plain(run)
+    assert model.config.num_hidden_layers == len(model.model.layers) == 6
+    assert "the first 6 layers" in (run / "out" / "README.md").read_text()
+
+
+def test_whoever_says_how_many_layers_gets_them(deep: Path, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", deep, count=20, epochs=0, layers=10)
+    assert run_here(run)["layers"] == 10
+
+
+def test_a_base_with_a_head_keeps_its_layers(deep: Path, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "first", deep, count=20, epochs=0, layers=9)
+    run_here(run)
+    again = small_run(tmp_path / "again", run / "out", count=20, epochs=1)
+    assert run_here(again)["layers"] == 9
+    before, after = weights(run), weights(again)
+    o_proj = "model.layers.8.self_attn.o_proj.weight"
+    assert torch.allclose(after[o_proj], before[o_proj], atol=0.5)  # made loud once, not twice
+
+
+def test_stopped_while_it_chooses_or_later_it_ends_in_the_same_bytes(
+    deep: Path, tmp_path: Path
+) -> None:
+    config = {"count": 24, "epochs": 2, "heldout_fraction": 0.01}
+    straight = small_run(tmp_path / "straight", deep, **config)
+    run_here(straight)
+    looks = looks_in_steps(straight, 6)
+    halted = small_run(tmp_path / "halted", deep, **config)
+    for share in (0.02, 0.1, 0.8):
+        with pytest.raises(Stopped):
+            run_here(halted, StopAt(max(int(share * looks), 1)))
+    run_here(halted)
+    assert hashes(halted) == hashes(straight)
 
 
 # probabilities
@@ -600,7 +660,7 @@ def test_it_refuses_more_layers_than_there_are(base: Path, tmp_path: Path) -> No
     [
         {"loss": "davidson", "ties": "drop"},
         {"ensemble": 2, "ensemble_kind": "lora", "lora": False},
-        {"epochs": 0},
+        {"epochs": 0, "head_start": False},
     ],
 )
 def test_it_refuses_settings_that_contradict_each_other(config: dict[str, Any]) -> None:

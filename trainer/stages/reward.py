@@ -11,7 +11,8 @@ Choices
 - The head starts as N(0, 1/√(d+1)) (Stiennon et al. 2020) and is not scaled to the first scores:
   what a larger one says by chance has to be unlearned, and costs accuracy (docs/log.md,
   2026-11-29). With `head_start` it starts where it orders the training rankings best while the
-  network stands still (headstart.py).
+  network stands still (headstart.py), on states of a depth at which it orders others best, too
+  (reading.py). A base that has a head goes on from it as it is.
 - The members of an ensemble have a start of their own and see the rankings with weights of their
   own, n · Dirichlet(1, …, 1), the Bayesian bootstrap (Rubin 1981; on one trunk as in Osband et al.
   2016). Heads read the same states, and the loss is their mean; the model's head becomes their
@@ -71,15 +72,16 @@ from trainer.losses import (
 )
 from trainer.modeling import (
     collate,
+    layers_in,
     load_reward,
     load_tokenizer,
     longest_context,
-    read_evenly,
     trunk,
     with_lower,
 )
 from trainer.packing import packed
 from trainer.placement import Placement, start
+from trainer.reading import SAMPLE, best_depth, depths, read_evenly
 from trainer.reports import ensemble_report, reward_report
 from trainer.scoring import (
     Judge,
@@ -163,6 +165,10 @@ def run(context: RunContext) -> dict[str, Any]:
     # 2. open the base with head and adapter; take up an earlier attempt
     checkpoint = resume(context)
     placement = start(context, base, checkpoint.step if checkpoint else None)
+    layers = (
+        checkpoint.state["layers"] if checkpoint else choose_layers(context, placement, training)
+    )
+    config = dataclasses.replace(config, layers=layers)
     fit = open_fit(base, config, placement, context.spec.seed)
     if config.loss == "davidson":
         add_nu(fit, training)
@@ -195,6 +201,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "train_pair_accuracy": accuracy(training[:REFERENCE_RANKINGS], raw),
         "train_rankings": len(training),
         "steps": fit.step,
+        "layers": fit.model.config.num_hidden_layers,
         "normalisation": dataclasses.asdict(normalisation),
     }
     if nu is not None:
@@ -266,6 +273,36 @@ def arrange(fit: Fit, rankings: Sequence[Ranking]) -> list[Group]:
 # 2. model -----------------------------------------------------------------------------------------
 
 
+def choose_layers(context: RunContext, placement: Placement, training: Sequence[Ranking]) -> int:
+    """How many of the base's first layers are kept; 0: all. Without a wish those at which a head
+    that starts anew orders unseen pairs best.
+    """
+    config, base = cast(RewardConfig, context.spec.config), context.input("base")
+    if config.layers or not (config.head_start and config.even_reading) or has_head(base):
+        return config.layers
+    tried = depths(layers_in(base))
+    if len(tried) == 1:
+        return 0
+    sample = training[:SAMPLE]
+
+    def states_at(depth: int) -> list[Tensor]:
+        only = dataclasses.replace(config, layers=depth, ensemble=1, lora_layers=0)
+        fit = open_fit(base, only, placement, context.spec.seed)
+        _, states = first_pass(context, fit, arrange(fit, sample), with_states=True)
+        return states
+
+    def find() -> int | None:
+        try:
+            return best_depth(tried, sample, states_at)
+        except Stopped:
+            return None  # the other processes wait for an answer
+
+    chosen = distributed.from_main(find)
+    if chosen is None:
+        raise Stopped("Stopped before the first step.")
+    return chosen
+
+
 def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) -> Fit:
     """The base with its head, its adapter and an optimiser over what is trained."""
     tokenizer = load_tokenizer(base)
@@ -279,7 +316,7 @@ def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) 
         layers=config.layers,
     )
     if config.even_reading and not has_head(base):
-        read_evenly(model)
+        read_evenly(model)  # where its last layer can
     heads = config.ensemble if config.ensemble_kind == "heads" else 1
     members = open_members(model, base, heads, seed)
     if members is None and not has_head(base):
@@ -452,7 +489,8 @@ def checkpoint_now(context: RunContext, fit: Fit) -> None:
     tensors |= optimizer_state(fit.optimizer)
     share = running_accuracy(fit)
     scores = {} if share is None else {fit.step: share}
-    record(context, fit.step, tensors, {"recent": list(fit.recent)}, scores)
+    state = {"recent": list(fit.recent), "layers": fit.config.layers}
+    record(context, fit.step, tensors, state, scores)
 
 
 # 3. training --------------------------------------------------------------------------------------
@@ -921,7 +959,7 @@ def card(report: dict[str, Any]) -> Card:
         title="Reward model",
         about=(
             f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one "
-            "element of the batch."
+            f"element of the batch, on the first {report['layers']} layers of its base."
         ),
         figures=figures,
         use=(

@@ -1,0 +1,185 @@
+"""What does a reward model learn from a first round's few rankings? `./run bench few_rankings`
+
+A model answers the demo's prompts, and a simulated annotator with a hidden preference ranks the
+answers. For each seed a part of the prompts is held out, the rest is ranked with the annotator's
+noise, and the reward stage learns from those rankings in several ways. Each is asked for the order
+of the held-out answers and compared with the hidden preference itself, without noise.
+
+    ./run bench few_rankings                             everything
+    ./run bench few_rankings --seeds 0 1 --only shipped
+    ./run bench few_rankings --config NAME='{"layers": 16}' --seeds 10 11
+    ./run bench few_rankings --table                     what was measured before
+
+Figures go to docs/measured/few_rankings.json after every run. Answers are written once, with seed
+0, and serve all seeds; a seed chooses the held-out prompts, the noise and the trainer's start.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # before anything else: here lies a queue.py that is not Python's
+
+import argparse
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from benchmarks._hidden import ranked
+from benchmarks._stages import lines_of, prompts_of, run, write
+from benchmarks.speed import machine
+from labelhub.autopilot.preferences import PREFERENCES
+from trainer.events import read_events
+from trainer.statistics import t95
+
+FIGURES = ROOT / "docs" / "measured" / "few_rankings.json"
+ANSWERS, TOKENS, HELDOUT = 4, 32, 100
+#: name → settings of the reward stage
+WAYS: dict[str, dict[str, Any]] = {
+    "shipped": {},
+    "last token, fresh head": {"head_start": False, "even_reading": False},
+    "fitted head alone": {"epochs": 0},
+}
+
+
+def main() -> int:
+    """Run what was asked for, keep the figures, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", nargs="+", help="some of the ways, by name")
+    parser.add_argument("--config", nargs="+", default=[], help="further ways: NAME=JSON")
+    parser.add_argument("--rankings", type=int, default=120, help="rankings to learn from")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--preference", default="positive", choices=sorted(PREFERENCES))
+    parser.add_argument("--keep", type=Path, help="a folder for the answers")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if not options.table:
+        measure(options)
+    print("\n".join(table(stored())))
+    return 0
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Every way for every seed."""
+    named = dict(one.split("=", 1) for one in options.config)
+    ways = WAYS | {name: json.loads(text) for name, text in named.items()}
+    chosen = options.only or list(ways)
+    with tempfile.TemporaryDirectory(prefix="labelhub-few-") as name:
+        folder = Path(name)
+        answers = written(options.keep or folder / "answers", options.model)
+        for seed in options.seeds:
+            data = rank(folder / f"data{seed}", answers, options, seed)
+            for way in chosen:
+                found = train(folder / f"{seed}-{way}", options.model, data, seed, ways[way])
+                keep([options.model, options.preference, str(options.rankings), way, str(seed)],
+                     found | {"cpu": machine(1)["cpu"]})  # fmt: skip
+
+
+def written(folder: Path, model: str) -> list[dict[str, Any]]:
+    """The model's answers to all prompts; those of an earlier time if they are there."""
+    if not (folder / "out" / "answers.jsonl").is_file():
+        write(folder / "data" / "prompts.jsonl", prompts_of(model))
+        config = {"answers": ANSWERS, "max_new_tokens": TOKENS}
+        run(folder, "generate", config, {"policy": model, "prompts": "data/prompts.jsonl"}, 0)
+    return lines_of(folder / "out")
+
+
+def rank(
+    folder: Path, answers: list[dict[str, Any]], options: argparse.Namespace, seed: int
+) -> Path:
+    """Noisy rankings to learn from, and the hidden order of the held-out answers."""
+    dice = random.Random(seed)
+    prompts = sorted({line["prompt_id"] for line in answers})
+    dice.shuffle(prompts)
+    held, used = prompts[:HELDOUT], prompts[HELDOUT : HELDOUT + options.rankings]
+    own = {True: [a for a in answers if a["prompt_id"] in held],
+           False: [a for a in answers if a["prompt_id"] in used]}  # fmt: skip
+    write(folder / "rankings.jsonl", ranked(own[False], options.preference, dice))
+    write(folder / "heldout.jsonl", ranked(own[True], options.preference, dice, noisy=False))
+    return folder
+
+
+def train(
+    folder: Path, model: str, data: Path, seed: int, config: dict[str, Any]
+) -> dict[str, Any]:
+    """One reward run; its figures and the seconds that it took by its own clock."""
+    inputs = {
+        "base": model,
+        "rankings": str(data / "rankings.jsonl"),
+        "heldout": str(data / "heldout.jsonl"),
+    }
+    report = json.loads((run(folder, "reward", config, inputs, seed) / "report.json").read_text())
+    kept = ("pair_accuracy", "ci95", "pairs", "kendall_tau_b", "train_pair_accuracy", "ece",
+            "train_rankings", "steps")  # fmt: skip
+    finished = [event for event in read_events(folder) if event["kind"] == "finished"]
+    return {key: report[key] for key in kept if key in report} | {
+        "config": config, "seconds": finished[-1]["seconds"]
+    }  # fmt: skip
+
+
+# --- figures
+
+
+def stored() -> dict[str, Any]:
+    """What was measured so far."""
+    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    return found
+
+
+def keep(keys: list[str], value: dict[str, Any]) -> None:
+    """Put one result into the file at once."""
+    whole = stored()
+    place = whole
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+    place[keys[-1]] = value
+    FIGURES.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
+    sys.stderr.write(f"{' '.join(keys)}: {value['pair_accuracy']:.3f}\n")
+
+
+def table(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures as Markdown, each way beside what is shipped on the seeds that both have."""
+    yield (
+        "| model, preference, rankings | way | seeds | held-out pairs right | shipped less this "
+        "| τ-b | seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for model, preferences in figures.items():
+        for preference, counts in preferences.items():
+            for count, ways in counts.items():
+                for way, runs in ways.items():
+                    own = list(runs.values())
+                    yield (
+                        f"| {model}, {preference}, {count} | {way} | {len(own)} "
+                        f"| {spread([run['pair_accuracy'] for run in own])} "
+                        f"| {lead(ways.get('shipped', {}), runs) if way != 'shipped' else ''} "
+                        f"| {fmean(run['kendall_tau_b'] for run in own):.2f} "
+                        f"| {fmean(run['seconds'] for run in own):.0f} |"
+                    )
+
+
+def lead(shipped: dict[str, Any], runs: dict[str, Any]) -> str:
+    """How much more accurate the shipped way is, seed by seed."""
+    gains = [
+        shipped[seed]["pair_accuracy"] - run["pair_accuracy"]
+        for seed, run in runs.items()
+        if seed in shipped
+    ]
+    return spread(gains) if gains else ""
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± 95 % over seeds."""
+    mean, n = fmean(values), len(values)
+    if n < 2:
+        return f"{mean:.3f}"
+    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    return f"{mean:.3f} ± {t95(n - 1) * deviation / n**0.5:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
