@@ -28,12 +28,12 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
+from benchmarks._figures import keep, mean_of, stored
 from benchmarks._hidden import ranked
 from benchmarks._stages import lines_of, prompts_of, run, write
 from benchmarks.speed import machine
 from labelhub.autopilot.preferences import PREFERENCES
 from trainer.events import read_events
-from trainer.statistics import t95
 
 FIGURES = ROOT / "docs" / "measured" / "few_rankings.json"
 ANSWERS, TOKENS, HELDOUT = 4, 32, 100
@@ -59,7 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.table:
         measure(options)
-    print("\n".join(table(stored())))
+    print("\n".join(table(stored(FIGURES))))
     return 0
 
 
@@ -75,8 +75,9 @@ def measure(options: argparse.Namespace) -> None:
             data = rank(folder / f"data{seed}", answers, options, seed)
             for way in chosen:
                 found = train(folder / f"{seed}-{way}", options.model, data, seed, ways[way])
-                keep([options.model, options.preference, str(options.rankings), way, str(seed)],
-                     found | {"cpu": machine(1)["cpu"]})  # fmt: skip
+                keys = [options.model, options.preference, str(options.rankings), way, str(seed)]
+                keep(FIGURES, keys, found | {"cpu": machine(1)["cpu"]})
+                sys.stderr.write(f"{' '.join(keys)}: {found['pair_accuracy']:.3f}\n")
 
 
 def written(folder: Path, model: str) -> list[dict[str, Any]]:
@@ -124,23 +125,6 @@ def train(
 # --- figures
 
 
-def stored() -> dict[str, Any]:
-    """What was measured so far."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
-    return found
-
-
-def keep(keys: list[str], value: dict[str, Any]) -> None:
-    """Put one result into the file at once."""
-    whole = stored()
-    place = whole
-    for key in keys[:-1]:
-        place = place.setdefault(key, {})
-    place[keys[-1]] = value
-    FIGURES.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
-    sys.stderr.write(f"{' '.join(keys)}: {value['pair_accuracy']:.3f}\n")
-
-
 def table(figures: dict[str, Any]) -> Iterator[str]:
     """The figures as Markdown, each way beside what is shipped on the seeds that both have."""
     yield (
@@ -155,7 +139,7 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
                     own = list(runs.values())
                     yield (
                         f"| {model}, {preference}, {count} | {way} | {len(own)} "
-                        f"| {spread([run['pair_accuracy'] for run in own])} "
+                        f"| {mean_of([run['pair_accuracy'] for run in own], 3)} "
                         f"| {lead(ways.get('shipped', {}), runs) if way != 'shipped' else ''} "
                         f"| {fmean(run['kendall_tau_b'] for run in own):.2f} "
                         f"| {fmean(run['seconds'] for run in own):.0f} |"
@@ -169,16 +153,7 @@ def lead(shipped: dict[str, Any], runs: dict[str, Any]) -> str:
         for seed, run in runs.items()
         if seed in shipped
     ]
-    return spread(gains) if gains else ""
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± 95 % over seeds."""
-    mean, n = fmean(values), len(values)
-    if n < 2:
-        return f"{mean:.3f}"
-    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    return f"{mean:.3f} ± {t95(n - 1) * deviation / n**0.5:.3f}"
+    return mean_of(gains, 3) if gains else ""
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from benchmarks._figures import mean_of, stored
 from benchmarks._hidden import ranked
 from benchmarks._stages import lines_of, prompts_of, run, write
 from labelhub.autopilot.preferences import PREFERENCES
-from trainer.statistics import t95
 
 #: the (score, hidden utility) of each of a prompt's answers
 Own = list[tuple[float, float]]
@@ -94,7 +94,7 @@ def main() -> int:
     for seed in [] if options.table else options.seeds:
         with folder_of(options.keep) as folder:
             keep(options.model, seed, run_seed(folder / f"{options.model}-{seed}", options, seed))
-    print(table(stored().get(options.model, {})))
+    print(table(stored(FIGURES).get(options.model, {})))
     return 0
 
 
@@ -270,16 +270,11 @@ def favourite(ordered: Sequence[tuple[float, float]], n: int) -> tuple[float, fl
 # --- figures ------------------------------------------------------------------------------------
 
 
-def stored() -> dict[str, Any]:
-    """{model: {seed: figures}} as measured so far."""
-    return dict(json.loads(FIGURES.read_text("utf-8"))) if FIGURES.is_file() else {}
-
-
 def keep(model: str, seed: int, found: dict[str, Any]) -> None:
     """Put a seed's figures in place of its old ones; policies that were left out stay, unless the
     reward model is another one by now.
     """
-    figures = stored()
+    figures = stored(FIGURES)
     old = figures.setdefault(model, {}).get(str(seed), {})
     same = old.get("pair_accuracy") == found["pair_accuracy"]
     points = {name: one for name, one in old["points"].items() if name in POLICIES} if same else {}
@@ -361,15 +356,6 @@ def _cells(points: Sequence[dict[str, Any]]) -> str:
 def told(point: dict[str, Any]) -> str:
     """One policy in half a line."""
     return f"KL {point['kl']:.2f}, score {point['score']:+.3f}, hidden {point['hidden']:+.3f}"
-
-
-def mean_of(values: Sequence[float]) -> str:
-    """Mean with its 95 % interval over seeds by Student's t."""
-    mean, n = fmean(values), len(values)
-    if n < 2:
-        return f"{mean:.2f} (one seed)"
-    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    return f"{mean:.2f} ± {t95(n - 1) * deviation / n**0.5:.2f}"
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._figures import keep, stored
 from benchmarks._replay import Missing, Set, read_hh, read_oasst
 from benchmarks.speed import machine
 from trainer.config import resolve_path
@@ -83,7 +84,7 @@ def main() -> int:
         except Missing as missing:
             sys.stderr.write(f"{missing}\n")
             return 1
-    print("\n".join(table(stored())))
+    print("\n".join(table(stored(FIGURES))))
     return 0
 
 
@@ -111,18 +112,18 @@ def measure(options: argparse.Namespace) -> None:
     if options.limit:
         training = random.Random(0).sample(training, options.limit)
     if "floors" in options.only:
-        keep(["hh", "floors", name], floors(training, testing))
+        put(["hh", "floors", name], floors(training, testing))
     for part, run_side in (("head", head_alone), ("ours", ours), ("trl", theirs)):
         seeds = options.seeds if part in options.only else []
         for seed in seeds[:1] if part == "head" else seeds:  # a head's fit is free of chance
             found, scores = run_side(options, training, testing, seed)
             found["untouched"] = on_untouched(training, testing, scores)
             found["cpu"] = cpu
-            keep(["hh", part, name, str(seed)], found)
+            put(["hh", part, name, str(seed)], found)
     for source, file in LISTS.items() if "lists" in options.only else []:
         sets = cut(read_oasst(f"{source}/{file}"), tokenizer)
         for seed in options.seeds:
-            keep(["lists", source, str(seed)], lists(options, sets, seed) | {"cpu": cpu})
+            put(["lists", source, str(seed)], lists(options, sets, seed) | {"cpu": cpu})
 
 
 # --- texts
@@ -433,21 +434,9 @@ def lists(options: argparse.Namespace, sets: Sequence[Set], seed: int) -> dict[s
 # --- figures
 
 
-def stored() -> dict[str, Any]:
-    """What was measured so far."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
-    return found
-
-
-def keep(keys: Sequence[str], value: Any) -> None:
-    """Put one result into the file at once."""
-    whole = stored()
-    place = whole
-    for key in keys[:-1]:
-        place = place.setdefault(key, {})
-    place[keys[-1]] = value
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
+def put(keys: Sequence[str], value: dict[str, Any]) -> None:
+    """Keep one result, and say so."""
+    keep(FIGURES, keys, value)
     sys.stderr.write(f"{' '.join(keys)}: done\n")
 
 

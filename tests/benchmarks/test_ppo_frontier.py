@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ppo_frontier
+from benchmarks._figures import stored
 
 
 def test_the_favourite_of_some_answers_in_expectation() -> None:
@@ -72,9 +73,9 @@ def test_figures_of_other_policies_and_other_reward_models_go(
     monkeypatch.setattr(ppo_frontier, "POLICIES", {"new": ("ppo", "ppo", {}), "kept": ("", "", {})})
     ppo_frontier.keep("tiny", 0, found(0.8, new=3.0))
     points = {"kept": {"kl": 2.0}, "new": {"kl": 3.0}}
-    assert ppo_frontier.stored()["tiny"]["0"]["points"] == points
+    assert stored(ppo_frontier.FIGURES)["tiny"]["0"]["points"] == points
     ppo_frontier.keep("tiny", 0, found(0.7, new=4.0))
-    assert ppo_frontier.stored()["tiny"]["0"]["points"] == {"new": {"kl": 4.0}}
+    assert stored(ppo_frontier.FIGURES)["tiny"]["0"]["points"] == {"new": {"kl": 4.0}}
 
 
 def test_a_gain_is_told_as_a_share_of_the_optimums_at_its_kl() -> None:

@@ -1,0 +1,34 @@
+"""Figures of a benchmark in its file under docs/measured, and how their spread is told."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from trainer.statistics import t95
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """What was measured so far."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def keep(path: Path, keys: Sequence[str], value: Any) -> None:
+    """Put one result into the file at once, under these keys; the others stay."""
+    whole = stored(path)
+    place = whole
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+    place[keys[-1]] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def mean_of(values: Sequence[float], digits: int = 2) -> str:
+    """Mean with its 95 % interval over seeds by Student's t."""
+    mean, n = fmean(values), len(values)
+    if n < 2:
+        return f"{mean:.{digits}f} (one seed)"
+    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    return f"{mean:.{digits}f} ± {t95(n - 1) * deviation / n**0.5:.{digits}f}"
