@@ -9,20 +9,19 @@ Choices
 - Depths are compared as heads are: each is asked for the order of pairs that its head did not see,
   with the penalty that suits it best (headstart.py). A fresh head needs nothing else; the depth
   costs a pass over a few hundred rankings for each candidate.
-- Shallow models keep all layers: there is nothing to choose between.
-Not here: the head itself (headstart.py); training (stages/reward.py).
+- Shallow models keep all layers: there is nothing to choose between. So do encoders, which are read
+  through a head of their own.
+Not here: the head itself (headstart.py); the choice and the training (stages/reward.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.data import Ranking
-from trainer.headstart import unseen_loss
 from trainer.modeling import DEEP, layers_of
 
 #: rankings that tell how deep to read
@@ -31,7 +30,7 @@ SAMPLE = 256
 #: hundred vanish beside it, and a power of two rounds nothing
 LOUD = 1024.0
 #: how a layer's own maps to queries, and from what it heard to its output, are called
-QUERIES, OUTPUTS = ("q_proj", "query"), ("o_proj", "attention.output.dense")
+QUERIES, OUTPUTS = ("q_proj",), ("o_proj", "out_proj", "self_attn.dense")
 
 
 @torch.no_grad()
@@ -70,13 +69,3 @@ def depths(layers: int) -> list[int]:
     if layers < DEEP:
         return [layers]
     return [layers // 2 + 1, round(0.75 * layers), layers]
-
-
-def best_depth(
-    tried: Sequence[int],
-    rankings: Sequence[Ranking],
-    states_at: Callable[[int], Sequence[Tensor]],
-) -> int:
-    """The depth whose states (K, d) of each ranking's answers order unseen pairs best."""
-    losses = {depth: unseen_loss(states_at(depth), rankings) for depth in tried}
-    return min(losses, key=losses.__getitem__)

@@ -8,17 +8,19 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    Qwen3Config,
 )
 
-from tests.tiny import make_tiny, tiny_config
+from tests.tiny import make_tiny
 from tests.trainer.test_headstart import order, planted
 from trainer.headstart import unseen_loss
-from trainer.modeling import trunk
-from trainer.reading import LOUD, best_depth, depths, read_evenly
+from trainer.modeling import layers_of, trunk
+from trainer.reading import LOUD, depths, read_evenly
 
 TOKENS = torch.tensor([[3, 8, 9, 11, 20, 1]])
 
@@ -58,18 +60,29 @@ def test_nothing_but_the_mean_is_left_at_the_end(model: torch.nn.Module) -> None
 
 
 @torch.no_grad()
-def test_an_encoder_is_read_evenly_too() -> None:
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [
+        (Qwen3Config, "self_attn.o_proj"),
+        (PhiConfig, "self_attn.dense"),
+        (OPTConfig, "self_attn.out_proj"),
+    ],
+)
+def test_other_families_are_read_evenly_too(kind: type[PreTrainedConfig], output: str) -> None:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=tiny_config().vocab_size, hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=48, num_labels=1,
+    more = {"ffn_dim": 48, "word_embed_proj_dim": 32} if kind is OPTConfig else {"head_dim": 16}
+    config = kind(
+        vocab_size=48, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, intermediate_size=48, num_labels=1, pad_token_id=0, **more,
     )  # fmt: skip
-    model = BertForSequenceClassification(config).eval()
-    attention = model.bert.encoder.layer[-1].attention
-    before = attention.output.dense.weight.clone()
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    owner, name = layers_of(model)
+    last = getattr(owner, name)[-1]
+    before = last.get_submodule(output).weight.clone()
     assert read_evenly(model)
-    assert float(attention.self.query.weight.abs().max()) == 0.0
-    assert torch.equal(attention.output.dense.weight, LOUD * before)
+    assert float(last.self_attn.q_proj.weight.abs().max()) == 0.0
+    assert torch.equal(last.get_submodule(output).weight, LOUD * before)
+    assert model(input_ids=TOKENS).logits.isfinite().all()
 
 
 def test_a_layer_whose_queries_are_no_map_of_their_own_stays_as_it_is() -> None:
@@ -88,18 +101,13 @@ def test_deep_models_have_three_depths_and_shallow_ones_no_choice() -> None:
     assert depths(0) == [0]
 
 
-def test_the_depth_whose_states_decide_is_taken() -> None:
+def test_states_that_decide_cost_least() -> None:
     states, rankings = planted(60)
     noise = [torch.randn(some.shape, generator=torch.Generator().manual_seed(n))
              for n, some in enumerate(states)]  # fmt: skip
-    found = {5: noise, 7: states, 9: [some + 3 * other for some, other in
-                                      zip(states, noise, strict=True)]}  # fmt: skip
-    assert best_depth([5, 7, 9], rankings, found.__getitem__) == 7
-
-
-def test_the_first_of_equals_is_taken() -> None:
-    states, rankings = planted(20)
-    assert best_depth([5, 7], rankings, lambda _: states) == 5
+    mixed = [some + other for some, other in zip(states, noise, strict=True)]
+    clear, blurred, dark = (unseen_loss(some, rankings) for some in (states, mixed, noise))
+    assert clear < blurred < dark
 
 
 def test_what_cannot_be_told_costs_log_2_a_pair() -> None:

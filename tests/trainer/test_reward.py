@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaForCausalLM,
+)
 
 from tests.tiny import make_tiny, make_tiny_encoder, tiny_tokenizer
 from tests.trainer.judging import (
@@ -520,6 +526,17 @@ def test_a_base_with_a_head_keeps_its_layers(deep: Path, tmp_path: Path) -> None
     before, after = weights(run), weights(again)
     o_proj = "model.layers.8.self_attn.o_proj.weight"
     assert torch.allclose(after[o_proj], before[o_proj], atol=0.5)  # made loud once, not twice
+
+
+def test_an_encoder_keeps_its_layers_and_its_attention(tmp_path: Path) -> None:
+    path = make_tiny_encoder(tmp_path / "encoder")
+    config = BertConfig.from_pretrained(str(path), num_hidden_layers=10)
+    BertForMaskedLM(config).save_pretrained(str(path))
+    run = small_run(tmp_path / "run", path, count=16, lr=0.0)
+    assert run_here(run)["layers"] == 10
+    before = BertForMaskedLM.from_pretrained(str(path)).state_dict()
+    for name, tensor in weights(run).items():
+        assert name not in before or torch.equal(tensor, before[name]), name
 
 
 def test_stopped_while_it_chooses_or_later_it_ends_in_the_same_bytes(

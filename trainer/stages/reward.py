@@ -62,7 +62,7 @@ from trainer.data import (
     split_by_prompt,
 )
 from trainer.events import RunError, Stopped, no_number
-from trainer.headstart import start_heads
+from trainer.headstart import start_heads, unseen_loss
 from trainer.losses import (
     Ties,
     first_log_nu,
@@ -81,7 +81,7 @@ from trainer.modeling import (
 )
 from trainer.packing import packed
 from trainer.placement import Placement, start
-from trainer.reading import SAMPLE, best_depth, depths, read_evenly
+from trainer.reading import SAMPLE, depths, read_evenly
 from trainer.reports import ensemble_report, reward_report
 from trainer.scoring import (
     Judge,
@@ -278,22 +278,15 @@ def choose_layers(context: RunContext, placement: Placement, training: Sequence[
     that starts anew orders unseen pairs best.
     """
     config, base = cast(RewardConfig, context.spec.config), context.input("base")
-    if config.layers or not (config.head_start and config.even_reading) or has_head(base):
-        return config.layers
     tried = depths(layers_in(base))
-    if len(tried) == 1:
+    if config.layers or not (config.head_start and config.even_reading) or len(tried) == 1:
+        return config.layers
+    if has_head(base):
         return 0
-    sample = training[:SAMPLE]
-
-    def states_at(depth: int) -> list[Tensor]:
-        only = dataclasses.replace(config, layers=depth, ensemble=1, lora_layers=0)
-        fit = open_fit(base, only, placement, context.spec.seed)
-        _, states = first_pass(context, fit, arrange(fit, sample), with_states=True)
-        return states
 
     def find() -> int | None:
         try:
-            return best_depth(tried, sample, states_at)
+            return best_depth(context, placement, training[:SAMPLE], tried)
         except Stopped:
             return None  # the other processes wait for an answer
 
@@ -301,6 +294,24 @@ def choose_layers(context: RunContext, placement: Placement, training: Sequence[
     if chosen is None:
         raise Stopped("Stopped before the first step.")
     return chosen
+
+
+def best_depth(
+    context: RunContext, placement: Placement, sample: Sequence[Ranking], tried: Sequence[int]
+) -> int:
+    """The number of first layers on whose states a head orders unseen pairs best; 0, all, for a
+    network whose head is more than a linear layer, as an encoder's.
+    """
+    config, base = cast(RewardConfig, context.spec.config), context.input("base")
+    losses = {}
+    for layers in tried:
+        only = dataclasses.replace(config, layers=layers, ensemble=1, lora_layers=0)
+        fit = open_fit(base, only, placement, context.spec.seed)
+        if score_head(fit.model) is None:
+            return 0
+        _, states = first_pass(context, fit, arrange(fit, sample), with_states=True)
+        losses[layers] = unseen_loss(states, sample)
+    return min(losses, key=losses.__getitem__)
 
 
 def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) -> Fit:
@@ -315,7 +326,7 @@ def open_fit(base: Path, config: RewardConfig, placement: Placement, seed: int) 
         pad_token_id=tokenizer.pad_token_id,
         layers=config.layers,
     )
-    if config.even_reading and not has_head(base):
+    if config.even_reading and not has_head(base) and score_head(model) is not None:
         read_evenly(model)  # where its last layer can
     heads = config.ensemble if config.ensemble_kind == "heads" else 1
     members = open_members(model, base, heads, seed)
