@@ -111,6 +111,7 @@ FIGURES: dict[str, Said] = {
     "heldout_tokens": Said(_("tokens held out"), _count),
     "tokens_seen": Said(_("tokens seen in training"), _count),
     "vocabulary": Said(_("tokens of the tokenizer"), _count),
+    "layers": Said(_("layers kept of the base"), _count),
     "parameters": Said(_("parameters"), _count),
     "trained_parameters": Said(_("parameters that learned"), _count),
 }
