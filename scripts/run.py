@@ -49,11 +49,9 @@ WITHOUT_DATABASE = {
     *("check", "makemigrations", "migrate", "makemessages", "collectstatic"),
     *("help", "--help", "-h", "--version"),
 }
-# The whole suite in a process for each core and one more, as tests wait for browsers and servers a
-# third of their time; the tests of one file stay together.
+# The whole suite in a process for each core, up to four; the tests of one file stay together.
 SIDE_BY_SIDE = [
-    f"--numprocesses={min((os.cpu_count() or 1) + 1, 4)}",
-    "--dist=loadfile", "--no-loadscope-reorder",
+    "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder",
 ]  # fmt: skip
 # One thread for each library: two that spin against a busy neighbour cost 10 to 50 times.
 TEST_ENVIRON = {
