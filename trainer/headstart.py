@@ -55,12 +55,12 @@ def start_heads(states: Sequence[Tensor], rankings: Sequence[Ranking], shares: T
     `shares` (g, M) is what each ranking counts for each member beside its own weight.
     """
     pairs = pairs_of(rankings)
-    back, examples = make_examples(states, rankings, pairs)
+    flat = torch.cat(list(states)).double().cpu()
+    back, examples = make_examples(flat, rankings, pairs)
     _, penalty, temperature = choose_penalty(examples)
     own = examples.count[:, None] * shares.double()[pairs.ranking]  # (p, M)
     found = [penalised_fit(examples, column, penalty) for column in own.unbind(1)]
     heads = torch.stack(found) @ back.T / temperature
-    flat = torch.cat(list(states)).double().cpu()
     answers = torch.tensor([len(some) for some in states])
     spread = deviation(flat @ heads.T, pairs.weight.double().repeat_interleave(answers))
     return heads * (spread.clamp(NARROWEST, WIDEST) / spread)[:, None]
@@ -68,16 +68,16 @@ def start_heads(states: Sequence[Tensor], rankings: Sequence[Ranking], shares: T
 
 def unseen_loss(states: Sequence[Tensor], rankings: Sequence[Ranking]) -> float:
     """Nats a pair that a head on these states loses on untied pairs of prompts it did not see."""
-    _, examples = make_examples(states, rankings, pairs_of(rankings))
+    flat = torch.cat(list(states)).double().cpu()
+    _, examples = make_examples(flat, rankings, pairs_of(rankings))
     loss, _, _ = choose_penalty(examples)
     return loss / max(float(examples.count[examples.target == 1.0].sum()), 1e-12)
 
 
 def make_examples(
-    states: Sequence[Tensor], rankings: Sequence[Ranking], pairs: Pairs
+    flat: Tensor, rankings: Sequence[Ranking], pairs: Pairs
 ) -> tuple[Tensor, Examples]:
-    """(d, k) that brings directions back to states, and all pairs along them."""
-    flat = torch.cat(list(states)).double().cpu()
+    """(d, k) that brings directions back to states (n, d), and all pairs along them."""
     numbers = torch.bincount(pairs.ranking, minlength=len(rankings)).clamp(min=1)
     count = (pairs.weight / numbers).double()[pairs.ranking]
     back, x = principal(flat[pairs.better] - flat[pairs.worse], count)

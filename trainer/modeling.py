@@ -233,7 +233,7 @@ def load_reward(
 
 def layers_in(path: Path) -> int:
     """How many layers a model has of which the first ones can be kept; 0: it says nothing of it."""
-    count = _settings_of(path).get("num_hidden_layers")
+    count = settings_of(path).get("num_hidden_layers")
     return count if isinstance(count, int) else 0
 
 
@@ -246,13 +246,13 @@ def first_layers(path: Path, layers: int) -> dict[str, Any]:
             f"the first {layers} of them can be kept; lower config.layers or set it to 0."
         )
     settings: dict[str, Any] = {"num_hidden_layers": layers}
-    types = _settings_of(path).get("layer_types")
+    types = settings_of(path).get("layer_types")
     if isinstance(types, list):
         settings["layer_types"] = types[:layers]
     return settings
 
 
-def _settings_of(path: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> dict[str, Any]:
     """The model's config.json."""
     check_model_folder(path)
     body: dict[str, Any] = json.loads((path / "config.json").read_text("utf-8"))

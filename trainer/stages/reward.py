@@ -76,6 +76,7 @@ from trainer.modeling import (
     load_reward,
     load_tokenizer,
     longest_context,
+    settings_of,
     trunk,
     with_lower,
 )
@@ -279,10 +280,9 @@ def choose_layers(context: RunContext, placement: Placement, training: Sequence[
     """
     config, base = cast(RewardConfig, context.spec.config), context.input("base")
     tried = depths(layers_in(base))
-    if config.layers or not (config.head_start and config.even_reading) or len(tried) == 1:
+    wanted = config.head_start and config.even_reading and not has_head(base)
+    if config.layers or not wanted or len(tried) == 1:
         return config.layers
-    if has_head(base):
-        return 0
 
     def find() -> int | None:
         try:
@@ -398,8 +398,8 @@ def fitted_nu(fit: Fit) -> list[float] | None:
 
 def has_head(base: Path) -> bool:
     """Whether the base is itself a reward model, to be trained on."""
-    body = json.loads((base / "config.json").read_text("utf-8"))
-    return any("SequenceClassification" in name for name in body.get("architectures") or [])
+    names = settings_of(base).get("architectures") or []
+    return any("SequenceClassification" in name for name in names)
 
 
 def open_members(model: Any, base: Path, count: int, seed: int) -> nn.Linear | None:
