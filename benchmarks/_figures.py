@@ -25,10 +25,15 @@ def keep(path: Path, keys: Sequence[str], value: Any) -> None:
     path.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
-def mean_of(values: Sequence[float], digits: int = 2) -> str:
-    """Mean with its 95 % interval over seeds by Student's t."""
+def half_width(values: Sequence[float]) -> float:
+    """Half of the mean's 95 % interval by Student's t; two values at least."""
     mean, n = fmean(values), len(values)
-    if n < 2:
-        return f"{mean:.{digits}f} (one seed)"
     deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    return f"{mean:.{digits}f} ± {t95(n - 1) * deviation / n**0.5:.{digits}f}"
+    return float(t95(n - 1) * deviation / n**0.5)
+
+
+def mean_of(values: Sequence[float], digits: int = 2) -> str:
+    """Mean with its 95 % interval over seeds."""
+    if len(values) < 2:
+        return f"{fmean(values):.{digits}f} (one seed)"
+    return f"{fmean(values):.{digits}f} ± {half_width(values):.{digits}f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import resolve_path
+from trainer.events import read_events
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,3 +44,26 @@ def prompts_of(model: str) -> list[dict[str, Any]]:
     shipped = ROOT / "labelhub" / "prompts" / "fixtures" / "demo_prompts.en.jsonl"
     text = (own if own.is_file() else shipped).read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def written(folder: Path, model: str, config: dict[str, Any], count: int | None = None) -> Path:
+    """The model's answers to its first prompts, or all of them; the out/ of the run."""
+    write(folder / "data" / "prompts.jsonl", prompts_of(model)[:count])
+    return run(folder, "generate", config, {"policy": model, "prompts": "data/prompts.jsonl"}, 0)
+
+
+def learned(
+    folder: Path, model: str, data: Path, config: dict[str, Any], seed: int, kept: Sequence[str]
+) -> dict[str, Any]:
+    """A reward model of rankings.jsonl and heldout.jsonl in `data`: figures of its report, and the
+    seconds that it took by its own clock.
+    """
+    inputs = {
+        "base": model,
+        "rankings": str(data / "rankings.jsonl"),
+        "heldout": str(data / "heldout.jsonl"),
+    }
+    report = json.loads((run(folder, "reward", config, inputs, seed) / "report.json").read_text())
+    finished = [event for event in read_events(folder) if event["kind"] == "finished"]
+    figures = {name: report[name] for name in kept if name in report}
+    return figures | {"seconds": finished[-1]["seconds"]}

@@ -21,14 +21,15 @@ import tempfile
 from statistics import fmean
 from typing import Any
 
+from benchmarks._figures import half_width
 from benchmarks._hidden import ranked
-from benchmarks._stages import lines_of, prompts_of, run, write
+from benchmarks._stages import learned, lines_of, write, written
 from labelhub.autopilot.preferences import PREFERENCES
-from trainer.events import read_events
-from trainer.statistics import t95
 
 ANSWERS, TOKENS = 4, 32
 HELDOUT = 0.4  # of the prompts
+#: figures of a report
+KEPT = ("pair_accuracy", "ci95", "pairs", "train_pair_accuracy", "ece", "ensemble")
 
 
 def main() -> int:
@@ -44,13 +45,16 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="labelhub-ensemble-") as name:
         folder = Path(name)
-        answers = generate(folder / "generate", options.model, options.prompts)
+        config = {"answers": ANSWERS, "max_new_tokens": TOKENS}
+        answers = lines_of(written(folder / "generate", options.model, config, options.prompts))
         for seed in range(options.seeds):
             data = rank(folder / f"data{seed}", answers, options.preference, seed)
             # Which comes first changes, so that a machine that slows down harms both alike.
             heads = (1, options.members) if seed % 2 else (options.members, 1)
             found = {
-                count: train(folder / f"{seed}-{count}", options.model, data, seed, count)
+                count: learned(
+                    folder / f"{seed}-{count}", options.model, data, {"ensemble": count}, seed, KEPT
+                )
                 for count in heads
             }
             rows.append({"seed": seed, "one": found[1], "several": found[options.members]})
@@ -64,14 +68,6 @@ def main() -> int:
     return 0
 
 
-def generate(folder: Path, model: str, prompts: int) -> list[dict[str, Any]]:
-    """Answers of the model to the demo's first prompts."""
-    write(folder / "data" / "prompts.jsonl", prompts_of(model)[:prompts])
-    config = {"answers": ANSWERS, "max_new_tokens": TOKENS}
-    inputs = {"policy": model, "prompts": "data/prompts.jsonl"}
-    return lines_of(run(folder, "generate", config, inputs, 0))
-
-
 def rank(folder: Path, answers: list[dict[str, Any]], preference: str, seed: int) -> Path:
     """Rankings by the hidden preference with its noise; those held out in a file of their own."""
     dice = random.Random(seed)
@@ -81,21 +77,6 @@ def rank(folder: Path, answers: list[dict[str, Any]], preference: str, seed: int
     write(folder / "heldout.jsonl", lines[:border])
     write(folder / "rankings.jsonl", lines[border:])
     return folder
-
-
-def train(folder: Path, model: str, data: Path, seed: int, heads: int) -> dict[str, Any]:
-    """One reward run; its figures and the seconds that it took by its own clock."""
-    inputs = {
-        "base": model,
-        "rankings": str(data / "rankings.jsonl"),
-        "heldout": str(data / "heldout.jsonl"),
-    }
-    run(folder, "reward", {"ensemble": heads}, inputs, seed)
-    report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
-    kept = ("pair_accuracy", "ci95", "pairs", "train_pair_accuracy", "ece", "ensemble")
-    finished = [event for event in read_events(folder) if event["kind"] == "finished"]
-    figures = {name: report[name] for name in kept if name in report}
-    return figures | {"seconds": finished[-1]["seconds"]}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -134,11 +115,10 @@ def table(results: dict[str, Any]) -> str:
 
 def _mean(values: list[float]) -> str:
     """Mean with its interval over seeds."""
-    mean, n = fmean(values), len(values)
-    if n < 2:
+    mean = fmean(values)
+    if len(values) < 2:
         return f"{mean:+.3f}"
-    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    half = t95(n - 1) * deviation / n**0.5
+    half = half_width(values)
     return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 

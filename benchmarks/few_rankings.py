@@ -30,13 +30,15 @@ from typing import Any
 
 from benchmarks._figures import keep, mean_of, stored
 from benchmarks._hidden import ranked
-from benchmarks._stages import lines_of, prompts_of, run, write
+from benchmarks._stages import learned, lines_of, write, written
 from benchmarks.speed import machine
 from labelhub.autopilot.preferences import PREFERENCES
-from trainer.events import read_events
 
 FIGURES = ROOT / "docs" / "measured" / "few_rankings.json"
 ANSWERS, TOKENS, HELDOUT = 4, 32, 100
+#: figures of a report
+KEPT = ("pair_accuracy", "ci95", "pairs", "kendall_tau_b", "train_pair_accuracy", "ece",
+        "train_rankings", "steps")  # fmt: skip
 #: name → settings of the reward stage
 WAYS: dict[str, dict[str, Any]] = {
     "shipped": {},
@@ -70,22 +72,21 @@ def measure(options: argparse.Namespace) -> None:
     chosen = options.only or list(ways)
     with tempfile.TemporaryDirectory(prefix="labelhub-few-") as name:
         folder = Path(name)
-        answers = written(options.keep or folder / "answers", options.model)
+        answers = answers_of(options.keep or folder / "answers", options.model)
         for seed in options.seeds:
             data = rank(folder / f"data{seed}", answers, options, seed)
             for way in chosen:
-                found = train(folder / f"{seed}-{way}", options.model, data, seed, ways[way])
+                place = folder / f"{seed}-{way}"
+                found = learned(place, options.model, data, ways[way], seed, KEPT)
                 keys = [options.model, options.preference, str(options.rankings), way, str(seed)]
-                keep(FIGURES, keys, found | {"cpu": machine(1)["cpu"]})
+                keep(FIGURES, keys, found | {"config": ways[way], "cpu": machine(1)["cpu"]})
                 sys.stderr.write(f"{' '.join(keys)}: {found['pair_accuracy']:.3f}\n")
 
 
-def written(folder: Path, model: str) -> list[dict[str, Any]]:
+def answers_of(folder: Path, model: str) -> list[dict[str, Any]]:
     """The model's answers to all prompts; those of an earlier time if they are there."""
     if not (folder / "out" / "answers.jsonl").is_file():
-        write(folder / "data" / "prompts.jsonl", prompts_of(model))
-        config = {"answers": ANSWERS, "max_new_tokens": TOKENS}
-        run(folder, "generate", config, {"policy": model, "prompts": "data/prompts.jsonl"}, 0)
+        written(folder, model, {"answers": ANSWERS, "max_new_tokens": TOKENS})
     return lines_of(folder / "out")
 
 
@@ -97,29 +98,12 @@ def rank(
     prompts = sorted({line["prompt_id"] for line in answers})
     dice.shuffle(prompts)
     held, used = prompts[:HELDOUT], prompts[HELDOUT : HELDOUT + options.rankings]
-    own = {True: [a for a in answers if a["prompt_id"] in held],
-           False: [a for a in answers if a["prompt_id"] in used]}  # fmt: skip
-    write(folder / "rankings.jsonl", ranked(own[False], options.preference, dice))
-    write(folder / "heldout.jsonl", ranked(own[True], options.preference, dice, noisy=False))
+    to_learn, to_test = (
+        [answer for answer in answers if answer["prompt_id"] in some] for some in (used, held)
+    )
+    write(folder / "rankings.jsonl", ranked(to_learn, options.preference, dice))
+    write(folder / "heldout.jsonl", ranked(to_test, options.preference, dice, noisy=False))
     return folder
-
-
-def train(
-    folder: Path, model: str, data: Path, seed: int, config: dict[str, Any]
-) -> dict[str, Any]:
-    """One reward run; its figures and the seconds that it took by its own clock."""
-    inputs = {
-        "base": model,
-        "rankings": str(data / "rankings.jsonl"),
-        "heldout": str(data / "heldout.jsonl"),
-    }
-    report = json.loads((run(folder, "reward", config, inputs, seed) / "report.json").read_text())
-    kept = ("pair_accuracy", "ci95", "pairs", "kendall_tau_b", "train_pair_accuracy", "ece",
-            "train_rankings", "steps")  # fmt: skip
-    finished = [event for event in read_events(folder) if event["kind"] == "finished"]
-    return {key: report[key] for key in kept if key in report} | {
-        "config": config, "seconds": finished[-1]["seconds"]
-    }  # fmt: skip
 
 
 # --- figures
@@ -132,18 +116,22 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
         "| τ-b | seconds |"
     )
     yield "|---|---|---|---|---|---|---|"
-    for model, preferences in figures.items():
-        for preference, counts in preferences.items():
-            for count, ways in counts.items():
-                for way, runs in ways.items():
-                    own = list(runs.values())
-                    yield (
-                        f"| {model}, {preference}, {count} | {way} | {len(own)} "
-                        f"| {mean_of([run['pair_accuracy'] for run in own], 3)} "
-                        f"| {lead(ways.get('shipped', {}), runs) if way != 'shipped' else ''} "
-                        f"| {fmean(run['kendall_tau_b'] for run in own):.2f} "
-                        f"| {fmean(run['seconds'] for run in own):.0f} |"
-                    )
+    groups = [
+        (f"{model}, {preference}, {count}", ways)
+        for model, preferences in figures.items()
+        for preference, counts in preferences.items()
+        for count, ways in counts.items()
+    ]
+    for name, ways in groups:
+        for way, runs in ways.items():
+            own = list(runs.values())
+            yield (
+                f"| {name} | {way} | {len(own)} "
+                f"| {mean_of([run['pair_accuracy'] for run in own], 3)} "
+                f"| {lead(ways.get('shipped', {}), runs) if way != 'shipped' else ''} "
+                f"| {fmean(run['kendall_tau_b'] for run in own):.2f} "
+                f"| {fmean(run['seconds'] for run in own):.0f} |"
+            )
 
 
 def lead(shipped: dict[str, Any], runs: dict[str, Any]) -> str:
