@@ -124,7 +124,17 @@ def run_test(arguments: list[str]) -> None:
     if not arguments:
         test_javascript()
     say("==> Running the tests …")
-    become([PYTHON, "-m", "pytest", *(arguments or SIDE_BY_SIDE)], TEST_ENVIRON)
+    become([PYTHON, "-m", "pytest", *(arguments or SIDE_BY_SIDE)], TEST_ENVIRON | bytecode())
+
+
+def bytecode() -> dict[str, str]:
+    """Environment in which the tests' many processes compile Django once, not once each, also where
+    Python was told to keep no bytecode; beside the sources there is none then either.
+    """
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        return {}
+    folder = str(ROOT / "var" / "bytecode")
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
 
 
 def test_javascript() -> None:

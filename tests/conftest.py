@@ -29,11 +29,24 @@ from tests import factories
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the rooms' tests be run on another database without those that need none."""
+    parser.addoption("--database-only", action="store_true", help="only tests that use a database")
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with slow tests go first: a process that got one last would keep the others waiting."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if config.getoption("database_only"):
+        config.hook.pytest_deselected(items=[one for one in items if not _uses_database(one)])
+        items[:] = [one for one in items if _uses_database(one)]
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    wanted = {"db", "transactional_db"} & set(getattr(item, "fixturenames", ()))
+    return bool(wanted) or item.get_closest_marker("django_db") is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts import install
-from scripts.run import COMMANDS, USAGE
+from scripts.run import COMMANDS, USAGE, bytecode
 from scripts.terminal import Failure, advice_for
 from tests.servers import free_port
 
@@ -39,6 +39,15 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert shown.returncode == 0
     for command in COMMANDS:
         assert command.startswith("-") or f"./run {command}" in shown.stdout
+
+
+def test_tests_keep_bytecode_apart_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert bytecode() == {}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    asked = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"]
+    shown = subprocess.check_output(asked, env=os.environ | bytecode(), text=True)
+    assert shown == f"False {ROOT / 'var' / 'bytecode'}\n"
 
 
 def test_an_unknown_command_is_refused_with_the_usage() -> None:

@@ -30,7 +30,7 @@ ROOMS = [
 def test_the_rooms_keep_their_promises_on_postgresql() -> None:
     tests = [str(ROOT / "tests" / "labelhub" / room) for room in ROOMS]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--database-only", *tests],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": postgres_url()},
         capture_output=True,
