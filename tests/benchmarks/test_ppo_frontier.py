@@ -11,25 +11,19 @@ from benchmarks import ppo_frontier
 from benchmarks._figures import stored
 
 
-def test_the_favourite_of_some_answers_in_expectation() -> None:
-    """Of three answers two are drawn: the best is in 2 of 3 pairs, else the middle one wins."""
-    ordered = [(0.0, 5.0), (1.0, 2.0), (2.0, -1.0)]
-    assert ppo_frontier.favourite(ordered, 2) == pytest.approx((5 / 3, 0.0))
-    assert ppo_frontier.favourite(ordered, 1) == pytest.approx((1.0, 2.0))
-    assert ppo_frontier.favourite(ordered, 3) == (2.0, -1.0)
-
-
 def test_best_of_n_reads_the_untrained_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three answers two are drawn: the best is in 2 of 3 pairs, else the middle one wins."""
+    texts = {"five words are too many": 0.0, "one two three": 1.0, "one": 2.0}
     lines = [
-        {"model": "policy", "prompt_id": "a", "text": "terrible", "score": 99.0},
-        {"model": "reference", "prompt_id": "a", "text": "one two three", "score": 0.0},
-        {"model": "reference", "prompt_id": "a", "text": "one", "score": 1.0},
+        {"model": "reference", "prompt_id": "a", "text": text, "score": score}
+        for text, score in texts.items()
     ]
-    monkeypatch.setattr(ppo_frontier, "favourite", lambda some, n: some[min(n, 2) - 1])
-    found = ppo_frontier.best_of(ppo_frontier.own_answers(lines, "brevity"))
-    assert found["2"]["kl"] == pytest.approx(math.log(2) - 0.5)
-    assert found["2"]["score"] == 1.0
-    assert found["2"]["hidden"] == pytest.approx(0.2)  # one word instead of three, in tens
+    lines.append({"model": "policy", "prompt_id": "a", "text": "terrible", "score": 99.0})
+    monkeypatch.setattr(ppo_frontier, "BEST_OF", (2,))
+    found = ppo_frontier.frontier(ppo_frontier.own_answers(lines, "brevity"))["2"]
+    assert found["kl"] == pytest.approx(math.log(2) - 0.5)
+    assert found["score"] == pytest.approx(5 / 3 - 1)
+    assert found["hidden"] == pytest.approx(0.4 / 3)  # 5/3 words instead of 3, in tens
 
 
 def test_the_optimum_is_the_reference_weighted_with_its_scores() -> None:
