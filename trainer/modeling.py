@@ -3,9 +3,9 @@
 Choices
 - One model in memory: the policy is a frozen base with a low-rank adapter (adapters.py), the
   reference is the same with it off.
-- Any transformers decoder: nothing here is a second implementation of a network. Plain linear
-  layers are swapped for faster twins that compute the same (adapters.py, packing.py), and tests
-  compare them with the originals.
+- Any transformers decoder: nothing here is a second implementation of a network. Linear layers,
+  attention, feed-forward blocks and norms are swapped for faster twins that compute the same
+  (adapters.py, packing.py, blocks.py), each tried against the original first.
 - The language-model head runs only where an answer token is predicted, and its gradient is formed
   in the forward pass, so that no (tokens, vocabulary) tensor outlives a chunk.
 - Only safetensors, no code from model folders, nothing from the network.
