@@ -22,7 +22,9 @@ def keep(path: Path, keys: Sequence[str], value: Any) -> None:
         place = place.setdefault(key, {})
     place[keys[-1]] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
+    beside = path.with_suffix(".new")  # who is stopped while writing loses nothing
+    beside.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
+    beside.replace(path)
 
 
 def half_width(values: Sequence[float]) -> float:

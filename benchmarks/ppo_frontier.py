@@ -44,6 +44,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import _figures
 from benchmarks._figures import mean_of, stored
 from benchmarks._hidden import ranked
 from benchmarks._stages import lines_of, prompts_of, run, write
@@ -274,12 +275,10 @@ def keep(model: str, seed: int, found: dict[str, Any]) -> None:
     """Put a seed's figures in place of its old ones; policies that were left out stay, unless the
     reward model is another one by now.
     """
-    figures = stored(FIGURES)
-    old = figures.setdefault(model, {}).get(str(seed), {})
+    old = stored(FIGURES).get(model, {}).get(str(seed), {})
     same = old.get("pair_accuracy") == found["pair_accuracy"]
     points = {name: one for name, one in old["points"].items() if name in POLICIES} if same else {}
-    figures[model][str(seed)] = found | {"points": points | found["points"]}
-    FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    _figures.keep(FIGURES, [model, str(seed)], found | {"points": points | found["points"]})
 
 
 def at_kl(points: Sequence[dict[str, float]], kl: float, figure: str) -> float | None:

@@ -38,7 +38,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -52,6 +51,7 @@ import torch
 
 from benchmarks._figures import keep, stored
 from benchmarks._replay import Missing, Set, read_hh, read_oasst
+from benchmarks._stages import run, write
 from benchmarks.speed import machine
 from trainer.config import resolve_path
 from trainer.data import prompt_hash
@@ -157,16 +157,16 @@ def beginning(text: str, tokenizer: Any) -> str:
     return text if len(ids) <= ANSWER_TOKENS else tokenizer.decode(ids[:ANSWER_TOKENS])
 
 
-def lines_of(sets: Sequence[Set]) -> Iterator[dict[str, Any]]:
+def as_lines(sets: Sequence[Set]) -> list[dict[str, Any]]:
     """Lines of rankings.jsonl."""
+    lines = []
     for number, one in enumerate(sets):
         (ranks,) = one.ranks.values()
         ids = [f"{number}-{k}" for k in range(len(one.texts))]
-        yield {
-            "prompt": list(one.messages),
-            "answers": [{"id": i, "text": text} for i, text in zip(ids, one.texts, strict=True)],
-            "ranks": dict(zip(ids, ranks, strict=True)),
-        }
+        answers = [{"id": i, "text": text} for i, text in zip(ids, one.texts, strict=True)]
+        places = dict(zip(ids, ranks, strict=True))
+        lines.append({"prompt": list(one.messages), "answers": answers, "ranks": places})
+    return lines
 
 
 def pairs_alone(sets: Sequence[Set]) -> list[Set]:
@@ -312,20 +312,16 @@ def train(
 ) -> Result:
     """One reward run on its own rankings and test."""
     for file, sets in (("rankings", training), ("heldout", testing)):
-        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines_of(sets))
-        (folder / f"{file}.jsonl").write_text(body, "utf-8")
+        write(folder / f"{file}.jsonl", as_lines(sets))
     inputs = {"base": model, "rankings": "rankings.jsonl", "heldout": "heldout.jsonl"}
-    spec = {"stage": "reward", "seed": seed, "config": config, "inputs": inputs}
-    (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
     begun = time.monotonic()
-    command = [sys.executable, "-m", "trainer", "run", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+    out = run(folder, "reward", config, inputs, seed)
+    report = json.loads((out / "report.json").read_text("utf-8"))
     kept = (
         "pair_accuracy", "ci95", "pairs", "kendall_tau_b", "train_pair_accuracy", "ece",
         "ece_calibrated", "temperature", "train_rankings", "steps", "ensemble",
     )  # fmt: skip
-    lines = (folder / "out" / "heldout_scores.jsonl").read_text("utf-8").splitlines()
+    lines = (out / "heldout_scores.jsonl").read_text("utf-8").splitlines()
     figures = {
         **{key: report[key] for key in kept if key in report},
         "config": config,

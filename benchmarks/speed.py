@@ -37,6 +37,8 @@ from dataclasses import dataclass, field
 from statistics import geometric_mean, median
 from typing import Any, TypedDict
 
+from benchmarks import _figures
+
 FIGURES = ROOT / "docs" / "measured" / "speed.json"
 HERE = "benchmarks"
 
@@ -165,7 +167,7 @@ def main() -> int:
             sys.stderr.write(f"{comparison.name}: {failure}\n")
             failed.append(comparison.name)
     if not options.setup:
-        print("\n".join(table(stored())))
+        print("\n".join(table(_figures.stored(FIGURES))))
     if failed:
         sys.stderr.write(f"Without figures: {', '.join(failed)} (see above).\n")
     return 1 if failed else 0
@@ -307,25 +309,13 @@ def machine(threads: int) -> dict[str, Any]:
 # --- figures
 
 
-def stored() -> dict[str, Any]:
-    """What was measured so far, by comparison."""
-    if not FIGURES.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8"))
-    return found
-
-
 def keep(name: str, result: dict[str, Any]) -> None:
     """Put a comparison's figures in place of its old ones."""
     result["ratios"] = [
         {"what": target.what, **summary(ratios(target, result["sides"]))}
         for target in next(one for one in COMPARISONS if one.name == name).targets
     ]
-    figures = stored() | {name: result}
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    beside = FIGURES.with_suffix(".new")
-    beside.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-    beside.replace(FIGURES)
+    _figures.keep(FIGURES, [name], result)
 
 
 def ratios(target: Target, turns: dict[str, list[Turn]], *, cpu: bool = False) -> list[float]:
