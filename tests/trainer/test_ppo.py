@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,7 +12,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -377,6 +379,38 @@ def test_minibatches_weigh_tokens_equally(models: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(one, found[1][key], rtol=0, atol=1e-5 * largest)
 
 
+def test_a_steps_passes_end_when_the_policy_has_moved_far_enough(
+    models: Path, tmp_path: Path
+) -> None:
+    """Two passes over two minibatches. At the first update the policy is the one that wrote: only
+    the second one can find it elsewhere, and is the last where the slightest distance is too far.
+    """
+    updates = {}
+    for target in (0.0, 1e-9, 1e9):
+        run = make_run(
+            tmp_path / str(target), models, steps=1, episodes_per_step=32, target_kl=target
+        )
+        run_here(run)
+        (event,) = events_of(run, "metric")
+        updates[target] = event["updates"]
+    assert updates == {0.0: 4, 1e-9: 2, 1e9: 4}
+
+
+def test_a_gradient_is_cut_to_the_length_that_was_asked_for(models: Path, tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", models, steps=1, episodes_per_step=32, epochs=1, minibatches=1,
+        grad_clip=0.01,
+    )  # fmt: skip
+    run_here(run)
+    (event,) = events_of(run, "metric")
+    assert event["grad_norm"] > 0.1  # before it is cut
+    tensors = checkpoints.load(run / "checkpoints" / "step_1").tensors
+    count = sum(name.startswith("policy.") for name in tensors)
+    means = [tensors[f"optimizer.{n}.exp_avg"].flatten() for n in range(count)]
+    # Adam's mean of one gradient is a tenth of it.
+    assert float(torch.cat(means).norm()) == pytest.approx(0.001, rel=1e-3)
+
+
 def test_the_score_is_bounded_and_pays_for_missing_ends() -> None:
     config = ppo.PPOConfig(score_clip=5.0, missing_eos_penalty=1.0)
     sampled = [Sampled(0, n, 0, [7], [-1.0], finished) for n, finished in enumerate((True, False))]
@@ -450,3 +484,148 @@ def test_the_critic_begins_on_the_scale_of_the_scores() -> None:
     critic = critics.Critic(head)
     critics.calibrate(critic, rollout)
     torch.testing.assert_close(critic.all_values(rollout), torch.tensor([[0.6, 2.2], [3.8, 5.4]]))
+
+
+# what each setting does, worked by hand ---------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One answer of two tokens, padded to three, with a critic that says what the states are."""
+
+    learner: ppo.Learner
+    rollout: episodes.Rollout
+    micro: episodes.MicroBatch
+
+
+def a_step(values: tuple[float, float], kl: tuple[float, float] = (0.0, 0.0)) -> Step:
+    """Score 2, log-probabilities `kl` where the reference has 0, β ½; 7 and 9 stand on padding."""
+    head = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        head.weight.fill_(1.0)
+        head.bias.fill_(0.0)
+    policy = torch.nn.Linear(2, 1, bias=False)
+    learner = ppo.Learner(
+        dict(policy.named_parameters()), critics.Critic(head), torch.optim.SGD([head.weight]),
+        0.5, {},
+    )  # fmt: skip
+    mask = torch.tensor([[True, True, False]])
+    batch = Batch(*[torch.zeros(0)] * 5, mask, torch.zeros(0))
+    micro = episodes.MicroBatch(torch.tensor([0]), batch, batch)
+    rollout = episodes.Rollout(
+        [Sampled(0, 0, 0, [7, 1], [-1.0, -1.0], True)], [[micro]], mask,
+        torch.tensor([[*kl, 9.0]]), torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([2.0]),
+        torch.tensor([[*values, 7.0]])[..., None], 0.0,
+    )  # fmt: skip
+    return Step(learner, rollout, micro)
+
+
+@pytest.mark.parametrize(
+    ("settings", "advantages", "returns"),
+    [
+        # rewards −½·0.2 and 2 − ½·0.4, values 1 and 3: what follows is 1.7 and 1.8
+        ({}, (0.7, -1.2), (1.7, 1.8)),
+        # δ = −0.1 + ½·3 − 1 = 0.4, and ½ of −1.2
+        ({"gamma": 0.5}, (-0.2, -1.2), (0.8, 1.8)),
+        # δ = −0.1 + 3 − 1 = 1.9, and ½ of −1.2
+        ({"lam": 0.5}, (1.3, -1.2), (2.3, 1.8)),
+        # 0.95 above and below their mean of −0.25; what the critic learns stays
+        ({"whiten": True}, (1.0, -1.0), (1.7, 1.8)),
+        # x²/2 is 0.02 and 0.08: rewards −0.01 and 1.96
+        ({"kl_estimator": "k2"}, (0.95, -1.04), (1.95, 1.96)),
+        # e^(−x) − 1 + x is 0.018731 and 0.070320: rewards −0.009365 and 1.964840
+        ({"kl_estimator": "k3"}, (0.955475, -1.035160), (1.955475, 1.964840)),
+        # a score of 1: rewards −0.1 and 0.8
+        ({"score_clip": 1.0}, (-0.3, -2.2), (0.7, 0.8)),
+    ],
+    ids=str,
+)
+def test_what_a_step_steers_to_follows_the_settings(
+    settings: dict[str, Any], advantages: tuple[float, ...], returns: tuple[float, ...]
+) -> None:
+    learner, rollout, _ = a_step((1.0, 3.0), kl=(0.2, 0.4))
+    plain: dict[str, Any] = {"gamma": 1.0, "lam": 1.0, "whiten": False}
+    found = ppo.targets_of(learner, rollout, ppo.PPOConfig(**(plain | settings)))
+    wanted = [(1.0, 3.0, 0.0), (*advantages, 0.0), (*returns, 0.0)]
+    torch.testing.assert_close(torch.cat(found), torch.tensor(wanted), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("clip", "loss", "clipped", "gradient"),
+    [
+        # −min(2·1.5, 2·1.2) and −min(−4·½, −4·0.8): both have gone as far as they may
+        (0.2, -2.4 + 3.2, 2, (0.0, 0.0)),
+        # −2·1.5 and 4·½, both with slope: that of a ratio is the ratio
+        (0.6, -3.0 + 2.0, 0, (-3.0 / 8, 2.0 / 8)),
+    ],
+)
+def test_a_policy_learns_within_the_clip(
+    clip: float, loss: float, clipped: int, gradient: tuple[float, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Ratios 1½ and ½ with advantages 2 and −4, in a minibatch of eight tokens."""
+    _, rollout, micro = a_step((0.0, 0.0))
+    logprob = torch.tensor([[math.log(1.5), math.log(0.5), 5.0]], requires_grad=True)
+
+    def response_logprobs(policy: Any, batch: Batch, temperature: float) -> tuple[Any, None]:
+        assert (policy, temperature) == ("policy", 0.7)
+        return logprob, None
+
+    monkeypatch.setattr(ppo.modeling, "response_logprobs", response_logprobs)
+    targets = ppo.Targets(torch.zeros(1, 3), torch.tensor([[2.0, -4.0, 9.0]]), torch.zeros(1, 3))
+    config = ppo.PPOConfig(clip=clip, temperature=0.7)
+    actors: Any = SimpleNamespace(policy="policy")
+    found = ppo.policy_backward(actors, rollout, micro, targets, 8, config)
+    assert found.loss.item() == pytest.approx(loss, abs=1e-6)
+    assert int(found.clipped) == clipped
+    assert logprob.grad is not None
+    assert logprob.grad.tolist() == [pytest.approx([*gradient, 0.0], abs=1e-6)]
+    # While the critic warms up the policy is the one that wrote: −2 + 4, and nothing is learned.
+    logprob.grad = None
+    still = ppo.policy_backward(None, rollout, micro, targets, 8, config)
+    assert (still.loss.item(), int(still.clipped), logprob.grad) == (2.0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "loss", "weight", "bias"),
+    [
+        # ½ (1½ − 4)² + ½ (5 − 2)²: the first value has moved as far as it may, the second learns
+        ({"value_clip": 0.5, "vf_coef": 0.1}, 7.625, 5 * 3 / 40, 3 / 40),
+        # ½ (2 − 4)² + ½ (5 − 2)²: both learn
+        ({"value_clip": 2.0, "vf_coef": 0.1}, 6.5, (5 * 3 - 2 * 2) / 40, (3 - 2) / 40),
+        ({"value_clip": 2.0, "vf_coef": 0.5}, 6.5, (5 * 3 - 2 * 2) / 8, (3 - 2) / 8),
+    ],
+    ids=str,
+)
+def test_a_critic_learns_within_its_clip_and_by_its_weight(
+    settings: dict[str, Any], loss: float, weight: float, bias: float
+) -> None:
+    """Values 2 and 5, before that 1 and 5, returns 4 and 2, in a minibatch of four tokens."""
+    learner, rollout, micro = a_step((2.0, 5.0))
+    targets = ppo.Targets(
+        torch.tensor([[1.0, 5.0, 9.0]]), torch.zeros(1, 3), torch.tensor([[4.0, 2.0, 9.0]])
+    )
+    config = ppo.PPOConfig(**settings)
+    found = ppo.critic_backward(learner.critic, rollout, micro, targets, 4, config)
+    assert found.item() == pytest.approx(loss)
+    slopes = [
+        one.grad.item() for one in learner.critic.parameters().values() if one.grad is not None
+    ]
+    assert slopes == pytest.approx([weight, bias])
+
+
+@pytest.mark.parametrize(
+    ("most", "policy", "critic"),
+    [(0.0, [3.0, 4.0], [6.0, 8.0]), (7.0, [3.0, 4.0], [4.2, 5.6]), (1.0, [0.6, 0.8], [0.6, 0.8])],
+)
+def test_policy_and_critic_are_clipped_apart(
+    most: float, policy: list[float], critic: list[float]
+) -> None:
+    """Gradients of the norms 5 and 10; 0 leaves them as they are."""
+    learner, _, _ = a_step((0.0, 0.0))
+    (weights,) = learner.weights.values()
+    head = learner.critic.head
+    weights.grad = torch.tensor([[3.0, 4.0]])
+    head.weight.grad, head.bias.grad = torch.tensor([[6.0]]), torch.tensor([8.0])
+    assert ppo.clip_gradients(learner, most) == pytest.approx(5.0)
+    assert weights.grad.tolist() == [pytest.approx(policy, abs=1e-5)]
+    assert [head.weight.grad.item(), head.bias.grad.item()] == pytest.approx(critic, abs=1e-5)
