@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +86,29 @@ def test_a_head_that_weighs_a_ranking_with_0_learns_nothing_from_it() -> None:
     # d/ds −log σ(s₁ − s₂) = −½ at s₁ = s₂, halved by the mean over two heads
     assert scores.grad is not None
     assert scores.grad.tolist() == [[-0.25, 0.0], [0.25, 0.0]]
+
+
+def test_adapters_learn_each_from_its_own_loss_as_a_part_of_the_whole_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One ranking of weight 2 of the four in the step, which two members count once and thrice.
+
+    −log σ(0) = log 2 and its slopes are ∓½: times 2·1/4 for the first and 2·3/4 for the second.
+    """
+    first = torch.tensor([[0.0], [0.0]], requires_grad=True)
+    second = torch.tensor([[5.0], [5.0]], requires_grad=True)
+    said = iter([second, first])  # the first is worn last, and stays in the model
+    monkeypatch.setattr(reward, "training_scores", lambda *_: next(said))
+    fit: Any = SimpleNamespace(model=torch.nn.Module(), config=RewardConfig(), learners=[{}, {}])
+    rankings = [dataclasses.replace(order(1, 2), weight=2.0)]
+    batch: Any = None
+    loss, scores = reward.learn(fit, batch, rankings, torch.tensor([[1.0, 3.0]]), 4)
+    assert loss == pytest.approx(math.log(2) * (0.5 + 1.5) / 2)
+    assert scores.tolist() == [[0.0, 5.0], [0.0, 5.0]]
+    assert first.grad is not None
+    assert second.grad is not None
+    assert first.grad.tolist() == [[-0.25], [0.25]]
+    assert second.grad.tolist() == [[-0.75], [0.75]]
 
 
 def test_every_head_counts_all_rankings_once_on_average() -> None:

@@ -8,11 +8,14 @@ import math
 import pytest
 import torch
 
+from trainer import headstart
 from trainer.data import Ranking, pairs_of
 from trainer.headstart import (
     NARROWEST,
+    PENALTIES,
     Examples,
     choose_penalty,
+    make_examples,
     penalised_fit,
     principal,
     start_heads,
@@ -86,6 +89,23 @@ def test_directions_lead_back_to_the_states() -> None:
     assert torch.allclose(x.T @ x, torch.diag((x.T @ x).diag()), atol=1e-9)
 
 
+def test_directions_are_those_in_which_what_counts_differs_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """(1, 1, 0) counts 9 and (0, 0, 1) counts 1: the roots of their mean squares are √.9, √.9, √.1.
+
+    By these divided, the first two numbers say 10 each and the same, the third says 10: 20 along
+    (1, 1, 0)/√2 and 10 along the third. There the first pair is √2/√.9, the second nothing.
+    """
+    monkeypatch.setattr(headstart, "DIRECTIONS", 1)
+    difference = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).double()
+    back, x = principal(difference, torch.tensor([9.0, 1.0]).double())
+    assert x.abs().tolist() == [[pytest.approx(1.490712)], [pytest.approx(0.0, abs=1e-9)]]
+    # and back to the states: (1/√2)/√.9, the same for both
+    wanted = [pytest.approx(0.745356), pytest.approx(0.745356), pytest.approx(0.0, abs=1e-9)]
+    assert back.abs()[:, 0].tolist() == wanted
+
+
 def test_what_decides_is_found() -> None:
     states, rankings = planted(300)
     (head,) = start_heads(states, rankings, torch.ones(300, 1))
@@ -108,6 +128,28 @@ def test_the_penalty_is_chosen_by_prompts_that_were_left_out() -> None:
     _, penalty, temperature = choose_penalty(examples([1.0] * 30 + [-1.0] * 10))
     assert penalty in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     assert temperature > 0
+
+
+def test_what_no_other_prompt_shows_stays_a_throw_of_a_coin() -> None:
+    """Each prompt differs in a direction of its own: log 2 for the four pairs that are no tie."""
+    target = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5]).double()
+    some = Examples(torch.eye(5).double(), target, torch.ones(5).double(), torch.arange(5))
+    loss, _, _ = choose_penalty(some)
+    assert loss == pytest.approx(4 * math.log(2))
+
+
+def test_no_penalty_of_the_list_is_better_than_the_one_that_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states, rankings = planted(60)
+    _, some = make_examples(torch.cat(states).double(), rankings, pairs_of(rankings))
+    chosen = choose_penalty(some)
+    alone = []
+    for penalty in PENALTIES:
+        monkeypatch.setattr(headstart, "PENALTIES", (penalty,))
+        alone.append(choose_penalty(some))
+    assert chosen == min(alone)
+    assert chosen[0] < max(alone)[0] - 0.1
 
 
 def test_a_ranking_twice_is_a_ranking_of_weight_2() -> None:
