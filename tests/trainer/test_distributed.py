@@ -222,6 +222,40 @@ def test_the_second_process_has_every_other_item_and_writes_nothing(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("second_of_two")
+def test_what_was_dealt_out_comes_back_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_gather_object(parts: list[Any], own: list[int]) -> None:
+        parts[:] = [[0, 2, 4], own]
+
+    monkeypatch.setattr(distributed.dist, "all_gather_object", all_gather_object)
+    assert distributed.gather(distributed.own([0, 1, 2, 3, 4])) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_gradients_are_added_and_whoever_has_none_adds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three weights: one that both learned, one that the other process did, one that nobody did."""
+    theirs = iter([torch.tensor([1.0, 1.0, 0.0]).double(), torch.tensor([10.0, 20.0, 30.0])])
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: tensor.add_(next(theirs)))
+    both, other, nobody = (torch.nn.Parameter(torch.zeros(size)) for size in (2, 1, 1))
+    both.grad = torch.tensor([1.0, 2.0])
+    distributed.sum_gradients([both, other, nobody])
+    assert both.grad.tolist() == [11.0, 22.0]
+    assert other.grad is not None
+    assert other.grad.tolist() == [30.0]
+    assert nobody.grad is None
+
+
+def test_several_gradients_are_clipped_to_one_norm() -> None:
+    one, other = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    one.grad, other.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    assert distributed.clip_gradients([one, other], math.inf) == 5.0
+    assert (one.grad.item(), other.grad.item()) == (3.0, 4.0)
+    assert distributed.clip_gradients([one, other], 1.0) == 5.0
+    assert (one.grad.item(), other.grad.item()) == pytest.approx((0.6, 0.8), abs=1e-5)
+
+
+@pytest.mark.usefixtures("second_of_two")
 @pytest.mark.parametrize(
     ("stage", "wish", "sentence"),
     [
