@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward, tiny_toke
 from tests.trainer.judging import events_of, make_run, ranking_lines, run_here, write_lines
 from tests.trainer.test_ppo import QUICK as PPO_QUICK
 from tests.trainer.test_ppo import hashes
-from trainer import episodes
+from trainer import episodes, scoring
 from trainer.events import RunError, Stopped
+from trainer.judging import Reader, judge_texts, keep_states
 from trainer.stages import ppo
 from trainer.trials import text_of
+from trainer.types import Batch
 
 QUICK: dict[str, Any] = PPO_QUICK | {"steps": 2}
 
@@ -106,6 +109,29 @@ def test_every_answer_gets_the_score_of_its_text(
     assert report["critic"] == "policy"  # its states can be read token by token
     (shown,) = [event for event in events_of(run, "sample") if event["step"] == 1]
     assert [one["score"] for one in shown["samples"]] == pytest.approx(wanted[8:], abs=1e-4)
+
+
+def test_a_verdict_on_texts_is_normalised_and_stands_at_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Mean 1, deviation 2; of three answers the last and the first are asked about."""
+    raw = [torch.tensor([[3.0, 5.0, 7.0]]), torch.tensor([[-1.0, 1.0, 3.0]])]
+    monkeypatch.setattr(scoring, "judge_answers", lambda *_, **named: raw)
+    judge: Any = SimpleNamespace(
+        model=torch.nn.Linear(1, 1), size=2, normalisation=scoring.Normalisation(1.0, 2.0)
+    )
+    verdict = judge_texts(Reader(judge, 64), [(2, (), "a"), (0, (), "b")], 3, lambda: None)
+    assert verdict.score.tolist() == [-1.0, 0.0, 1.0]
+    assert verdict.members is not None
+    assert verdict.members.tolist() == [[0.0, 1.0], [0.0, 0.0], [2.0, 3.0]]
+
+
+def test_the_states_of_an_answer_are_kept_at_its_tokens() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    batch = Batch(*[torch.zeros(0)] * 5, mask, torch.zeros(0))
+    features = torch.zeros(3, 4, 1)
+    keep_states(features, torch.tensor([2, 0]), batch, torch.tensor([[1.0], [2.0], [3.0]]))
+    assert features[..., 0].tolist() == [[3, 0, 0, 0], [0, 0, 0, 0], [1, 2, 0, 0]]
 
 
 def test_the_same_model_says_the_same_of_tokens_and_of_texts(

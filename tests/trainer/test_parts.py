@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.tiny import tiny_tokenizer
-from trainer import schedules
+from trainer import ranks, schedules
 from trainer.critics import head_of
 from trainer.data import Pair, Ranking
 from trainer.episodes import length_mask, sampler_gap
 from trainer.reports import _information
 from trainer.scoring import Normalisation
-from trainer.stages import prefer, reward, sft
+from trainer.stages import bestofn, prefer, reward, sft
 from trainer.trials import Tried
 from trainer.types import Sampled
 
@@ -122,6 +122,75 @@ def test_a_weight_multiplies_the_gradient_and_leaves_the_value() -> None:
     outputs.log_probs.sum().backward()
     assert logprob.grad is not None
     assert logprob.grad.tolist() == [[0.5, 0.5], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize(("world", "wanted"), [(1, 0.75), (2, 1.5)])
+def test_a_part_of_a_dpo_step_counts_by_its_pairs(
+    world: int, wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's mean over two pairs is 3, and the step has eight: 3 · 2 / 8.
+
+    Two processes take the mean of their gradients, so each gives twice as much.
+    """
+    heard: list[list[float]] = []
+
+    def compute_loss(self: prefer.DPO, _model: Any, inputs: Any, *_: Any) -> torch.Tensor:
+        assert inputs == {"ids": "tokens"}
+        assert self.weight is not None
+        heard.append(self.weight.tolist())
+        return torch.tensor(3.0)
+
+    monkeypatch.setattr(prefer.DPOTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(ranks, "world", lambda: world)
+    fit = object.__new__(prefer.DPO)
+    inputs = {"ids": "tokens", "weight": torch.tensor([0.5, 2.0])}
+    assert float(fit.compute_loss(None, inputs, num_items_in_batch=8)) == wanted
+    assert heard == [[0.5, 2.0, 0.5, 2.0]]  # the better answers, then the worse ones
+    assert fit.weight is None
+
+
+def test_an_implicit_reward_is_what_the_policy_says_more_than_its_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The n-th answer has log-probability 3n under the policy and n under its base; β is ½."""
+    asked: list[Any] = []
+
+    def logprobs(model: int, rows: Any, pad: int, temperature: float, *_: Any) -> list[float]:
+        assert (pad, temperature) == (0, 1.0)
+        asked.extend(rows)
+        return [float(model * n) for n in range(len(rows))]
+
+    monkeypatch.setattr(prefer.trials, "logprobs", logprobs)
+    tokenizer = tiny_tokenizer()
+    context = SimpleNamespace(leave_if_asked=None)
+    config = SimpleNamespace(beta=0.5, token_budget=64)
+    opened: Any = SimpleNamespace(tokenizer=tokenizer, pad=0, config=config, context=context)
+    rankings = [ranking(1, 2), ranking(1, 2, 3)]
+    assert prefer.implicit_rewards(opened, 3, 1, rankings, 5) == [[0.0, 1.0], [2.0, 3.0, 4.0]]
+    # A window of five has room for two or three tokens of the prompt beside the answer.
+    words = [tuple(map(tokenizer.convert_ids_to_tokens, row)) for row in asked[:2]]
+    assert words == [
+        (["like", "<end>", "<assistant>"], ["tea", "<end>"]),
+        (["<end>", "<assistant>"], ["warm", "tea", "<end>"]),
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_loss_of_the_winners_is_a_part_of_the_steps_mean_over_tokens(
+    world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tokens with chances ¾ and ⅞, in a step of four: (log 4/3 + log 8/7) / 4 = 0.1053034.
+
+    What follows the last token is foretold, too, but nobody knows it.
+    """
+    chances = torch.tensor([[[0.25, 0.75], [0.875, 0.125], [0.001, 0.999]]])
+    outputs = SimpleNamespace(logits=chances.log())
+    labels = torch.tensor([[bestofn.IGNORED, 1, 0]])
+    inputs = {"input_ids": labels, "attention_mask": labels, "labels": labels}
+    monkeypatch.setattr(ranks, "world", lambda: world)
+    fit: Any = SimpleNamespace()
+    loss = bestofn.Fit.compute_loss(fit, lambda **_: outputs, inputs, num_items_in_batch=4)
+    assert float(loss) == pytest.approx(world * 0.1053034, abs=1e-6)
 
 
 def test_a_row_to_learn_has_one_end_and_knows_where_its_answer_begins() -> None:

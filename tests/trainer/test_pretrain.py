@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -332,6 +333,26 @@ def test_a_step_is_taken_at_the_rate_that_it_is_given() -> None:
     assert pretrain.take_step(context, fit, rows, 0.25) is not None
     moved = (fit.parameters["model.norm.weight"] - before * (1 - 0.25 * 0.01)).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 0.25), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("micro", [0, 1])
+def test_a_step_learns_from_the_mean_over_all_its_tokens(micro: int) -> None:
+    """A document of 20 tokens and one of 5, together or one after the other."""
+    fit = toy_fit("causal")
+    fit.config = dataclasses.replace(fit.config, micro_batch_size=micro, grad_clip=0.0)
+    pieces = [pretrain.lay_out(random_tokens(size, size), fit.end, False) for size in (20, 5)]
+    rows = pretrain.alone(pieces, fit.pad)
+    wanted = pretrain.token_losses(fit, rows, fit.config.apart).mean()
+    wanted.backward()
+    slopes = [one.grad.flatten() for one in fit.parameters.values() if one.grad is not None]
+    norm = float(torch.cat(slopes).norm())
+    fit.optimizer.zero_grad(set_to_none=True)
+    context: Any = type("Context", (), {"should_stop": lambda _: False})()
+    found = pretrain.take_step(context, fit, rows, 0.0)
+    assert found is not None
+    assert found["loss"] == pytest.approx(wanted.item(), rel=1e-5)
+    assert found["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert found["tokens"] == 27  # each document with the mark in front of it
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_a_cosine_to_a_tenth() -> None:

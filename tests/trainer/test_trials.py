@@ -16,6 +16,7 @@ from trainer.modeling import load_policy
 from trainer.placement import Placement
 from trainer.scoring import load_judge
 from trainer.stages import sft
+from trainer.types import Sampled
 
 PLAIN = Placement(torch.device("cpu"), torch.float32)
 ROWS = [([3, 8, 9, 10], [7, 6, 1]), ([3, 12], [20, 21, 22, 23, 24, 1]), ([3, 9, 9, 9, 9, 9], [1])]
@@ -82,3 +83,26 @@ def test_two_policies_answer_with_the_same_dice(model: Any, tmp_path: Path) -> N
     assert tried[0].by_prompt(2) == pytest.approx(
         [(tried[0].scores[at] + tried[0].scores[at + 1]) / 2 for at in (0, 2, 4)]
     )
+
+
+def test_the_kl_is_the_mean_over_answers_of_what_the_policy_says_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """−1 and −4 nats under the policy, −3 twice under the reference: (2 − 1) / 2."""
+    asked: list[Any] = []
+
+    def logprobs(model: str, rows: Any, pad: int, temperature: float, *_: Any) -> list[float]:
+        assert (pad, temperature) == (0, 0.7)
+        asked.append(rows)
+        return {"policy": [-1.0, -4.0], "reference": [-3.0, -3.0]}[model]
+
+    monkeypatch.setattr(trials, "logprobs", logprobs)
+    monkeypatch.setattr(trials, "prompt_tokens", lambda *_: [[3], [4]])
+    sampled = [Sampled(1, 0, 0, [7, 1], [0.0, 0.0], True), Sampled(0, 0, 0, [8], [0.0], False)]
+    tried = trials.Tried(sampled, ["", ""], [0.0, 0.0])
+    manner = BestOfNConfig(temperature=0.7)
+    found = trials.kl("policy", "reference", tiny_tokenizer(), [], tried, manner)
+    assert found == 0.5
+    assert asked == [[([4], [7, 1]), ([3], [8])]] * 2  # each behind its own prompt
+    nobody = trials.Tried([], [], [])
+    assert trials.kl("policy", "reference", tiny_tokenizer(), [], nobody, manner) is None
