@@ -271,9 +271,9 @@ def test_micro_batches_and_padding_do_not_change_the_result(base: Path, tmp_path
     run_here(single)
     one, other = weights(whole), weights(single)
     for name, tensor in one.items():
-        assert torch.allclose(tensor, other[name], atol=2e-4), name
+        assert torch.allclose(tensor, other[name], atol=2e-5), name  # they are 3e-6 apart
     losses = [[e["loss"] for e in events_of(run, "metric")] for run in (whole, single)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_sharing_a_prompt_does_not_change_the_result(
@@ -285,7 +285,7 @@ def test_sharing_a_prompt_does_not_change_the_result(
     apart = small_run(tmp_path / "apart", base)
     run_here(apart)
     losses = [[e["loss"] for e in events_of(run, "metric")] for run in (shared, apart)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_turning_every_ranking_around_turns_the_scores(base: Path, tmp_path: Path) -> None:
