@@ -148,6 +148,8 @@ def test_two_processes_learn_what_one_does(
     alone, together = (events_of(folder, "metric") for folder in pairs_of_runs[name])
     assert [event["step"] for event in alone] == [event["step"] for event in together]
     assert len(alone) >= 2
+    # Short answers may all score alike; a run of such steps alone would learn nothing in any way.
+    assert any(event.get("grad_norm", 1.0) > 0 for event in alone)
     for one, two in zip(alone, together, strict=True):
         for figure, value in one.items():
             if isinstance(value, float) and figure not in OTHER and "seconds" not in figure:
