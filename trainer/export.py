@@ -5,6 +5,8 @@ DEST: the data as the other trainer reads it, a launch script with our settings 
 README that says what became what and what has no counterpart.
 
 Choices
+- Every setting of the run is carried over, or the README names it among what is different there;
+  a test goes through all of them.
 - Nothing is copied that is large: scripts name the model folders where they lie.
 - Rewards stay the model's raw output r there. Ours are (r − mean) / std, so the penalty's weight is
   multiplied by std and bounds are moved: the same objective up to its scale.
@@ -16,6 +18,7 @@ Non-goals: starting the other trainer, bringing its result back (`python -m trai
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shlex
@@ -28,7 +31,15 @@ import pyarrow
 import pyarrow.parquet
 
 from trainer.checkpoints import publish
-from trainer.config import PPOConfig, RewardConfig, Spec, load_spec, resolve_path
+from trainer.config import (
+    MANNER,
+    PPOConfig,
+    RewardConfig,
+    Spec,
+    StageConfig,
+    load_spec,
+    resolve_path,
+)
 from trainer.data import (
     Messages,
     Prompt,
@@ -39,7 +50,7 @@ from trainer.data import (
     split_by_prompt,
 )
 from trainer.events import RunError
-from trainer.scoring import Normalisation, read_normalisation
+from trainer.scoring import MEMBERS, Normalisation, read_normalisation
 
 #: learning rates of theirs for training every weight, where ours belongs to an adapter
 FULL_LR, CRITIC_LR = 1e-6, 9e-6
@@ -47,6 +58,13 @@ FULL_LR, CRITIC_LR = 1e-6, 9e-6
 GPUS = "${GPUS:-8}"
 #: share of the prompts that verl validates on
 VALIDATED = 0.1
+#: settings of how the work is done and watched on a machine, which the other trainer has of its own
+WORK = (
+    *(*MANNER, "dtype", "engine", "engine_memory", "token_budget", "batch_size", "lower_mib"),
+    *("watch_every", "sample_every", "samples"),
+)
+#: so far from 0 that nothing is cut there
+FAR = 1e6
 
 
 class Option(NamedTuple):
@@ -56,6 +74,13 @@ class Option(NamedTuple):
     value: str  # "" for a bare switch
     ours: str
     plain: bool = False  # for the shell to read: a variable, or two words
+
+
+class Script(NamedTuple):
+    """What a launch script sets, and what is different there, a sentence each."""
+
+    options: list[Option]
+    losses: list[str]
 
 
 @dataclass(frozen=True)
@@ -127,9 +152,7 @@ def read_source(folder: Path) -> Source:
     prompts = [Prompt(f"p{n}", tuple(json.loads(text))) for n, text in enumerate(asked)]
     done = folder / "out"
     reward = done if (done / "config.json").is_file() else None
-    return Source(
-        spec, folder, path("base"), reward, prompts, training, heldout, fit, PPOConfig(threads=0)
-    )
+    return Source(spec, folder, path("base"), reward, prompts, training, heldout, fit, PPOConfig())
 
 
 # --- OpenRLHF -----------------------------------------------------------------------------------
@@ -137,21 +160,24 @@ def read_source(folder: Path) -> Source:
 
 def write_openrlhf(source: Source, draft: Path) -> None:
     """Pairs and prompts as JSON lines, a script for each stage that the run can feed."""
-    scripts: dict[str, list[Option]] = {}
+    scripts: dict[str, Script] = {}
     (draft / "data").mkdir()
     if source.fit is not None:
         write_lines(draft / "data" / "pairs.jsonl", pair_lines(source.training, source.fit))
         write_lines(draft / "data" / "heldout.jsonl", pair_lines(source.heldout, source.fit))
-        scripts["train_rm.sh"] = openrlhf_reward(source, source.fit)
+        options = openrlhf_reward(source, source.fit)
+        scripts["train_rm.sh"] = Script(options, openrlhf_reward_losses(source.fit))
         start = ["deepspeed", "--module", "openrlhf.cli.train_rm"]
-        write_script(draft / "train_rm.sh", start, scripts["train_rm.sh"])
+        write_script(draft / "train_rm.sh", start, options)
     if source.reward is not None:
         lines = [{"input": list(one.messages), "id": one.id} for one in source.prompts]
         write_lines(draft / "data" / "prompts.jsonl", lines)
-        scripts["train_ppo.sh"] = openrlhf_ppo(source, source.reward)
+        options = openrlhf_ppo(source, source.reward)
+        losses = openrlhf_ppo_losses(source.ppo) + ppo_losses(source, source.reward)
+        scripts["train_ppo.sh"] = Script(options, losses)
         start = ["python3", "-m", "openrlhf.cli.train_ppo_ray"]
-        write_script(draft / "train_ppo.sh", start, scripts["train_ppo.sh"])
-    write_readme(draft, "OpenRLHF", source, scripts, openrlhf_losses(source))
+        write_script(draft / "train_ppo.sh", start, options)
+    write_readme(draft, "OpenRLHF", source, scripts)
 
 
 def pair_lines(rankings: Sequence[Ranking], config: RewardConfig) -> list[dict[str, Any]]:
@@ -195,12 +221,14 @@ def openrlhf_reward(source: Source, fit: RewardConfig) -> list[Option]:
         Option("--data.rejected_key", "rejected", ""),
         Option("--data.apply_chat_template", "", "the tokenizer's own template"),
         Option("--data.max_len", str(fit.max_length), "max_length"),
-        Option("--train.max_epochs", str(fit.epochs), "epochs"),
+        Option("--train.max_epochs", str(fit.epochs or 1), "epochs"),
         Option("--train.batch_size", str(pairs), "rankings_per_step × 6 pairs of four answers"),
         Option("--train.micro_batch_size", "1", ""),
-        Option("--max_norm", number(fit.grad_clip), "grad_clip"),
+        Option("--max_norm", number(fit.grad_clip or FAR), "grad_clip"),
         Option("--adam.weight_decay", number(fit.weight_decay), "weight_decay"),
+        Option("--adam.lr", number(fit.lr), "lr"),
         Option("--lr_warmup_ratio", number(fit.warmup), "warmup"),
+        Option("--min_lr_ratio", "0", "down to nothing"),
         Option("--train.seed", str(source.spec.seed % 2**32), "seed"),
         Option("--ds.value_head_prefix", "score", "so that transformers loads the result"),
         Option("--ds.zero_stage", "3", ""),
@@ -210,22 +238,48 @@ def openrlhf_reward(source: Source, fit: RewardConfig) -> list[Option]:
     ]
     if fit.lora:
         options += [
-            Option("--adam.lr", number(fit.lr), "lr"),
             Option("--ds.lora.rank", str(fit.lora_r), "lora_r"),
             Option("--ds.lora.alpha", str(round(fit.lora_alpha)), "lora_alpha"),
         ]
-    else:
-        options.append(Option("--adam.lr", number(fit.lr), "lr"))
     if fit.margin:
         options.append(Option("--model.margin_loss_enable", "", "margin, times each pair's gap"))
     return options
+
+
+def openrlhf_reward_losses(fit: RewardConfig) -> list[str]:
+    """What of a reward run OpenRLHF has no counterpart for."""
+    found = [
+        "It takes pairs, each by itself: an answer is read once for every pair it is in, "
+        "annotators' weights are lost, a tie says nothing (`ties`), and a ranking of many answers "
+        "counts for more.",
+        "The learning rate falls along a cosine, not in a line.",
+        "The base keeps all its layers (`layers`).",
+    ]
+    if fit.even_reading:
+        found.append("The score is read from the last token alone (`even_reading`).")
+    if fit.head_start:
+        found.append("The head starts at random (`head_start`).")
+    if not fit.epochs:
+        found.append("The head is not fitted alone (`epochs` 0): one epoch trains everything.")
+    if fit.lora and fit.lora_layers:
+        found.append(f"Every layer gets an adapter, not the top {fit.lora_layers} (`lora_layers`).")
+    if fit.loss != "pairs":
+        found.append(f"The loss is that of pairs, not {fit.loss} (`loss`).")
+    if fit.centre:
+        found.append("Nothing pulls the scores towards 0 (`centre`).")
+    if fit.ensemble > 1:
+        found.append(
+            f"One model is trained, no ensemble (`ensemble` {fit.ensemble}, `ensemble_kind` "
+            f"{fit.ensemble_kind})."
+        )
+    return found + work_losses(fit)
 
 
 def openrlhf_ppo(source: Source, reward: Path) -> list[Option]:
     """Our PPO settings as options of `openrlhf.cli.train_ppo_ray`."""
     ppo, scale = source.ppo, source.scale
     passes = math.ceil(ppo.steps * source.prompts_per_step / max(1, len(source.prompts)))
-    rate = FULL_LR if getattr(ppo, "lora", True) else ppo.lr
+    rate = FULL_LR if ppo.lora else ppo.lr
     options = [
         Option("--actor.model_name_or_path", str(source.policy), "input policy"),
         Option("--reward.model_name_or_path", str(reward), "input reward"),
@@ -258,11 +312,10 @@ def openrlhf_ppo(source: Source, reward: Path) -> list[Option]:
         Option("--algo.advantage.estimator", "gae", ""),
         Option("--algo.advantage.gamma", number(ppo.gamma), "gamma"),
         Option("--algo.advantage.lambd", number(ppo.lam), "lam"),
-        Option("--algo.kl.estimator", getattr(ppo, "kl_estimator", "k1"), "kl_estimator"),
+        Option("--algo.kl.estimator", ppo.kl_estimator, "kl_estimator"),
         Option("--algo.kl.init_coef", number(source.kl_coef), "kl_coef × std of the raw rewards"),
         Option("--actor.eps_clip", number(ppo.clip), "clip"),
         Option("--actor.adam.lr", number(rate), "lr, if every weight is trained; see below"),
-        Option("--actor.max_norm", number(ppo.grad_clip), "grad_clip"),
         Option("--critic.value_clip", number(ppo.value_clip), "value_clip"),
         Option("--critic.adam.lr", number(CRITIC_LR), "not ours: their critic is a whole model"),
     ]
@@ -271,11 +324,11 @@ def openrlhf_ppo(source: Source, reward: Path) -> list[Option]:
             Option("--algo.kl.target", number(ppo.kl_target), "kl_target"),
             Option("--algo.kl.horizon", str(ppo.kl_horizon), "kl_horizon"),
         ]
-    if ppo.score_clip:
-        low, high = (scale.mean + sign * ppo.score_clip * scale.std for sign in (-1, 1))
-        bounds = f"{number(low)} {number(high)}"
-        clip = Option("--reward.clip_range", bounds, "score_clip, on raw rewards", plain=True)
-        options.append(clip)
+    reach = (ppo.score_clip or FAR) * scale.std
+    bounds = f"{number(scale.mean - reach)} {number(scale.mean + reach)}"
+    options.append(Option("--reward.clip_range", bounds, "score_clip, on raw rewards", plain=True))
+    for part in ("actor", "critic"):
+        options += rate_options(part, ppo)
     if ppo.critic_warmup:
         steps = str(ppo.critic_warmup)
         options.append(Option("--critic.freezing_steps", steps, "critic_warmup"))
@@ -299,15 +352,31 @@ def openrlhf_ppo(source: Source, reward: Path) -> list[Option]:
     return options
 
 
-def openrlhf_losses(source: Source) -> list[str]:
-    """What OpenRLHF has no counterpart for."""
-    found = [
-        "It takes pairs, each by itself: an answer is read once for every pair it is in, ties and "
-        "annotators' weights are lost, and a ranking of many answers counts for more.",
-        "With Ray and vLLM it trains every weight, no adapter: the actor's learning rate is then "
-        f"{number(FULL_LR)}, as ours is an adapter's.",
+def rate_options(part: str, ppo: PPOConfig) -> list[Option]:
+    """How the learning rate and the gradient of actor or critic are held."""
+    falls = ppo.lr_schedule == "linear"  # their own linear schedule refuses the lowest rate
+    return [
+        Option(
+            f"--{part}.lr_scheduler", "cosine_with_min_lr" if falls else "constant", "lr_schedule"
+        ),
+        Option(f"--{part}.lr_warmup_ratio", "0", ""),
+        Option(f"--{part}.min_lr_ratio", "0", ""),
+        Option(f"--{part}.max_norm", number(ppo.grad_clip or FAR), "grad_clip"),
     ]
-    return found + common_losses(source)
+
+
+def openrlhf_ppo_losses(ppo: PPOConfig) -> list[str]:
+    """What of a PPO run OpenRLHF alone has no counterpart for."""
+    found = []
+    if ppo.lora:
+        found.append(
+            "With Ray and vLLM it trains every weight, no adapter (`lora`, `lora_r`, `lora_alpha`, "
+            f"`lora_layers`): the actor's learning rate is then {number(FULL_LR)}, as `lr` is an "
+            "adapter's."
+        )
+    if ppo.lr_schedule == "linear":
+        found.append("The learning rate falls along a cosine, not in a line (`lr_schedule`).")
+    return found
 
 
 # --- verl ---------------------------------------------------------------------------------------
@@ -326,12 +395,8 @@ def write_verl(source: Source, draft: Path) -> None:
     write_parquet(draft / "data" / "val.parquet", validation or training)
     options = verl_ppo(source, source.reward)
     write_script(draft / "train_ppo.sh", ["python3", "-m", "verl.trainer.main_ppo"], options, "=")
-    losses = [
-        "The reward model is served by vLLM and reads the conversation through its own chat "
-        "template.",
-        *common_losses(source),
-    ]
-    write_readme(draft, "verl", source, {"train_ppo.sh": options}, losses)
+    losses = verl_losses(source.ppo) + ppo_losses(source, source.reward)
+    write_readme(draft, "verl", source, {"train_ppo.sh": Script(options, losses)})
 
 
 def write_parquet(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -357,7 +422,6 @@ def plain(messages: Messages) -> list[dict[str, str]]:
 def verl_ppo(source: Source, reward: Path) -> list[Option]:
     """Our PPO settings as keys of verl's configuration."""
     ppo = source.ppo
-    lora = getattr(ppo, "lora", True)
     minibatch = max(1, source.prompts_per_step // ppo.minibatches)
     both = ("actor_rollout_ref.actor", "critic")
     options = [
@@ -382,7 +446,7 @@ def verl_ppo(source: Source, reward: Path) -> list[Option]:
         Option("actor_rollout_ref.model.enable_gradient_checkpointing", "True", ""),
         Option("actor_rollout_ref.actor.optim.lr", number(ppo.lr), "lr"),
         Option("actor_rollout_ref.actor.clip_ratio", number(ppo.clip), "clip"),
-        Option("actor_rollout_ref.actor.grad_clip", number(ppo.grad_clip), "grad_clip"),
+        Option("actor_rollout_ref.actor.grad_clip", number(ppo.grad_clip or FAR), "grad_clip"),
         Option("actor_rollout_ref.actor.loss_agg_mode", "token-mean", "tokens weigh equally"),
         Option("actor_rollout_ref.rollout.name", "vllm", ""),
         Option("actor_rollout_ref.rollout.n", str(ppo.answers_per_prompt), "answers_per_prompt"),
@@ -401,7 +465,7 @@ def verl_ppo(source: Source, reward: Path) -> list[Option]:
         Option("reward.reward_model.rollout.prompt_length", str(source.longest_prompt), ""),
         Option("reward.reward_model.rollout.response_length", str(ppo.max_new_tokens), ""),
         Option("trainer.total_training_steps", str(ppo.steps), "steps"),
-        Option("trainer.critic_warmup", str(getattr(ppo, "critic_warmup", 0)), "critic_warmup"),
+        Option("trainer.critic_warmup", str(ppo.critic_warmup), "critic_warmup"),
         Option("trainer.nnodes", "1", ""),
         Option("trainer.n_gpus_per_node", GPUS, "", plain=True),
         Option("trainer.logger", '["console"]', ""),
@@ -415,7 +479,7 @@ def verl_ppo(source: Source, reward: Path) -> list[Option]:
             Option(f"{part}.ppo_mini_batch_size", str(minibatch), "prompts of a minibatch"),
             Option(f"{part}.ppo_micro_batch_size_per_gpu", "8", ""),
         ]
-    if lora:
+    if ppo.lora:
         options += [
             Option("actor_rollout_ref.model.lora_rank", str(ppo.lora_r), "lora_r"),
             Option("actor_rollout_ref.model.lora_alpha", str(round(ppo.lora_alpha)), "lora_alpha"),
@@ -428,32 +492,77 @@ def verl_ppo(source: Source, reward: Path) -> list[Option]:
 def verl_estimator(ppo: PPOConfig) -> str:
     """verl's name of a KL estimator."""
     names = {"k1": "kl", "k2": "mse", "k3": "low_var_kl"}
-    return names[getattr(ppo, "kl_estimator", "k1")]
+    return names[ppo.kl_estimator]
+
+
+def verl_losses(ppo: PPOConfig) -> list[str]:
+    """What of a PPO run verl alone has no counterpart for."""
+    found = [
+        "The reward model is served by vLLM and reads the conversation through its own chat "
+        "template."
+    ]
+    if ppo.score_clip:
+        found.append(f"Rewards have no bounds (`score_clip` {number(ppo.score_clip)}).")
+    if ppo.lora:
+        found.append("Every layer gets an adapter, not the top ones alone (`lora_layers`).")
+    if ppo.lr_schedule == "linear":
+        found.append("The learning rate does not fall (`lr_schedule`).")
+    return found
 
 
 # --- both ---------------------------------------------------------------------------------------
 
 
-def common_losses(source: Source) -> list[str]:
-    """What neither of them has."""
+def ppo_losses(source: Source, reward: Path) -> list[str]:
+    """What of a PPO run neither of them has."""
     ppo = source.ppo
-    found = []
+    found = [
+        "Rewards are not normalised there. The penalty's weight was brought to their scale: "
+        f"{number(ppo.kl_coef)} × {number(source.scale.std)}.",
+        "The critic is a whole model, which begins as the reward model and learns at a rate of "
+        f"{number(CRITIC_LR)}: `critic`, `critic_lr` and `vf_coef` say nothing.",
+    ]
     if ppo.kl_budget:
         found.append(
-            f"The KL budget ({number(ppo.kl_budget)} nats a reply, at which ours stops and keeps "
-            "the last step below): watch their KL and stop by hand."
+            f"The KL budget (`kl_budget`, {number(ppo.kl_budget)} nats a reply), at which ours "
+            "stops and keeps the last step below: watch their KL and stop by hand."
         )
-    if ppo.lr_schedule == "linear":
-        found.append("The learning rate's fall in a line to nothing: their own schedules hold.")
+    if ppo.target_kl:
+        found.append(
+            "A step's passes go on however far the policy is from the rollout (`target_kl`)."
+        )
+    if not ppo.whiten:
+        found.append("Advantages are whitened all the same (`whiten`).")
     if ppo.missing_eos_penalty:
-        found.append("The penalty for an answer without its end.")
-    if source.fit is not None and source.fit.ensemble > 1:
-        found.append("The ensemble: the exported model is the mean of its members.")
-    found.append(
-        "Rewards are not normalised there. The penalty's weight was brought to their scale: "
-        f"{number(ppo.kl_coef)} × {number(source.scale.std)}."
-    )
+        found.append("An answer without its end costs nothing (`missing_eos_penalty`).")
+    if ppo.ptx_coef:
+        found.append("No pairs are mixed in (`ptx_coef`, `ptx_batch`, the input `pairs`).")
+    if looked_at := [f"`{name}`" for name in ("heldout", "second") if name in source.spec.inputs]:
+        found.append(f"Nothing is measured on the inputs {' and '.join(looked_at)}.")
+    return found + ensemble_losses(ppo, reward) + work_losses(ppo)
+
+
+def ensemble_losses(ppo: PPOConfig, reward: Path) -> list[str]:
+    """What becomes of a reward model's members."""
+    found = []
+    if (reward / MEMBERS).is_dir():
+        found.append("Of the reward model's ensemble the first member judges alone.")
+    if ppo.pessimism or ppo.ensemble != "mean":
+        found.append(
+            "An ensemble's disagreement costs nothing "
+            f"(`ensemble` {ppo.ensemble}, `pessimism` {number(ppo.pessimism)})."
+        )
     return found
+
+
+def work_losses(config: StageConfig) -> list[str]:
+    """The settings of `WORK` that the run has changed."""
+    changed = [
+        f"`{one.name}`"
+        for one in dataclasses.fields(config)
+        if one.name in WORK and getattr(config, one.name) != one.default
+    ]
+    return [f"How the work is done is set there anew: {', '.join(changed)}."] if changed else []
 
 
 def number(value: float) -> str:
@@ -490,8 +599,7 @@ def write_readme(
     draft: Path,
     name: str,
     source: Source,
-    scripts: dict[str, list[Option]],
-    losses: Sequence[str],
+    scripts: dict[str, Script],
 ) -> None:
     """What became what, and what was lost."""
     lines = [
@@ -501,13 +609,14 @@ def write_readme(
         "Not run by LabelHub: look through the script before you start it. `GPUS` is the number of "
         "GPUs (8 when not set); further options go behind the script's name.",
     ]
-    for script, options in scripts.items():
-        lines += ["", f"## {script}", "", "| option | value | from |", "|---|---|---|"]
+    for name_of_script, script in scripts.items():
+        lines += ["", f"## {name_of_script}", "", "| option | value | from |", "|---|---|---|"]
         lines += [
             f"| `{one.name}` | {f'`{one.value}`' if one.value else 'on'} | {one.ours} |"
-            for one in options
+            for one in script.options
         ]
-    lines += ["", "## What is different there", "", *(f"- {loss}" for loss in losses), ""]
+        lines += ["", "What is different there:", "", *(f"- {loss}" for loss in script.losses)]
+    lines.append("")
     if source.reward is not None:
         lines += [
             "The result is an ordinary transformers folder; bring it back with",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import pyarrow.parquet
 import pytest
 
 from tests.tiny import make_tiny, make_tiny_reward, write_prompts
-from tests.trainer.judging import make_run, read_lines, write_lines
+from tests.trainer.judging import make_run, ranking_lines, read_lines, write_lines
 from trainer.__main__ import main
+from trainer.config import load_spec
 from trainer.manifests import verify_manifest
 
 #: options that OpenRLHF 0.11 knows, as far as an export writes them
@@ -29,13 +32,15 @@ critic.num_gpus_per_node reward.num_nodes reward.num_gpus_per_node ref.num_nodes
 ref.num_gpus_per_node vllm.num_engines vllm.gpu_memory_utilization vllm.enable_sleep
 ds.enable_sleep ds.zero_stage ds.param_dtype train.colocate_all
 actor.gradient_checkpointing_enable ckpt.output_dir ckpt.save_hf
+actor.lr_scheduler actor.lr_warmup_ratio actor.min_lr_ratio
+critic.lr_scheduler critic.lr_warmup_ratio critic.min_lr_ratio critic.max_norm
 """
 RM_OPTIONS = """
 model.model_name_or_path data.dataset eval.dataset data.prompt_key data.chosen_key
 data.rejected_key data.apply_chat_template data.max_len train.max_epochs train.batch_size
 train.micro_batch_size max_norm adam.weight_decay adam.lr lr_warmup_ratio train.seed
 ds.value_head_prefix ds.zero_stage ds.param_dtype ds.lora.rank ds.lora.alpha
-model.gradient_checkpointing_enable model.margin_loss_enable ckpt.output_dir
+model.gradient_checkpointing_enable model.margin_loss_enable min_lr_ratio ckpt.output_dir
 """
 #: keys of verl 0.9's configuration (its generated ppo_trainer.yaml), as far as written
 VERL_KEYS = """
@@ -144,17 +149,100 @@ def test_a_ppo_run_for_openrlhf(ppo_run: Path, models: dict[str, Path], tmp_path
     assert not (dest / "train_rm.sh").exists()
     readme = (dest / "README.md").read_text()
     assert "| `--algo.kl.init_coef` | `0.1` | kl_coef × std" in readme
-    assert "KL budget (12 nats a reply" in readme
-    assert "rate's fall" not in readme
+    assert "The KL budget (`kl_budget`, 12 nats a reply)" in readme
 
 
-def test_a_rate_that_falls_is_named_as_lost(ppo_run: Path, tmp_path: Path) -> None:
+def change(run: Path, **settings: Any) -> None:
+    """Other settings for a run folder, and pairs to go on learning from where they are wanted."""
+    spec = json.loads((run / "spec.json").read_text())
+    spec["config"] |= settings
+    if settings.get("ptx_coef"):
+        spec["inputs"]["pairs"] = "pairs.jsonl"
+    (run / "spec.json").write_text(json.dumps(spec))
+
+
+@pytest.mark.parametrize("target", ["openrlhf", "verl"])
+def test_no_bound_here_is_no_bound_there(target: str, ppo_run: Path, tmp_path: Path) -> None:
+    """Theirs would be 10 for a reward, and verl's gradient would be nothing."""
+    change(ppo_run, score_clip=0, grad_clip=0)
+    script = export(ppo_run, tmp_path / "there", target) / "train_ppo.sh"
+    if target == "verl":
+        assert overrides_of(script)["actor_rollout_ref.actor.grad_clip"] == "1000000"
+        return
+    options = options_of(script, "openrlhf.cli.train_ppo_ray")
+    assert options["reward.clip_range"] == ["-1999999", "2000001"]
+    assert options["actor.max_norm"] == options["critic.max_norm"] == ["1000000"]
+
+
+#: settings beside which every other one has an effect
+IN_EFFECT: dict[str, dict[str, Any]] = {
+    "ppo": {"kl_control": "adaptive", "ptx_coef": 0.5},
+    "reward": {"ensemble": 2},
+}
+
+
+def another(setting: dataclasses.Field[Any], now: Any) -> Any:
+    """A value of that setting that is not the present one."""
+    if choices := setting.metadata["choices"]:
+        return next(choice for choice in choices if choice != now)
+    if isinstance(now, bool):
+        return not now
+    return now / 2 if isinstance(now, float) and now else now * 2 or 1
+
+
+def told(dest: Path) -> tuple[dict[str, bytes], str]:
+    """What an export holds, and what it says is different there."""
+    files = {
+        str(path.relative_to(dest)): path.read_bytes()
+        for path in dest.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    parts = (dest / "README.md").read_text().split("What is different there:")
+    return files, "".join(part.split("##")[0] for part in parts[1:])
+
+
+@pytest.mark.parametrize(
+    ("stage", "target"), [("ppo", "openrlhf"), ("ppo", "verl"), ("reward", "openrlhf")]
+)
+def test_every_setting_is_carried_over_or_named_as_different(
+    stage: str, target: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    inputs = {"base": models["policy"]} | {
+        "rankings": write_lines(tmp_path / "rankings.jsonl", ranking_lines(20))
+    }
+    if stage == "ppo":
+        inputs = models | {"prompts": write_prompts(tmp_path / "prompts.jsonl", 20)}
+    run = make_run(tmp_path / "run", stage, inputs, **IN_EFFECT[stage])
+    change(run, **IN_EFFECT[stage])
+    plain, _ = told(export(run, tmp_path / "plain", target))
+    config = load_spec(run).config
+    forgotten = []
+    for setting in dataclasses.fields(config):
+        now = getattr(config, setting.name)
+        change(run, **{setting.name: another(setting, now)})
+        files, different = told(export(run, tmp_path / setting.name, target))
+        if files == plain and f"`{setting.name}`" not in different:
+            forgotten.append(setting.name)
+        change(run, **{setting.name: now})
+    assert forgotten == []
+
+
+@pytest.mark.parametrize("target", ["openrlhf", "verl"])
+def test_what_becomes_of_an_ensemble_is_told(
+    target: str, ppo_run: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    sentence = "Of the reward model's ensemble the first member judges alone."
+    assert sentence not in told(export(ppo_run, tmp_path / "one", target))[1]
+    reward = shutil.copytree(models["reward"], tmp_path / "reward")
+    (reward / "members" / "1").mkdir(parents=True)
     spec = json.loads((ppo_run / "spec.json").read_text())
-    spec["config"]["lr_schedule"] = "linear"
+    spec["inputs"] |= {"reward": str(reward), "second": str(models["reward"])}
     (ppo_run / "spec.json").write_text(json.dumps(spec))
-    for target in ("openrlhf", "verl"):
-        readme = (export(ppo_run, tmp_path / target, target) / "README.md").read_text()
-        assert "The learning rate's fall in a line to nothing: their own" in readme
+    change(ppo_run, ensemble="minimum")
+    different = told(export(ppo_run, tmp_path / "many", target))[1]
+    assert sentence in different
+    assert "An ensemble's disagreement costs nothing (`ensemble` minimum" in different
+    assert "Nothing is measured on the inputs `second`." in different
 
 
 def test_a_ppo_run_for_verl(ppo_run: Path, models: dict[str, Path], tmp_path: Path) -> None:
