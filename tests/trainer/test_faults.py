@@ -16,7 +16,8 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tests import forked
 from tests.trainer import every_stage
 from trainer import checkpoints
 from trainer.__main__ import FAILED, FINISHED, main
-from trainer.events import read_events
+from trainer.events import EventWriter, read_events
 from trainer.manifests import folder_hash, verify_manifest
 
 LEARNING = ("reward", "ppo", "pretrain", "sft", "dpo", "rloo", "bestofn")
@@ -149,47 +150,74 @@ def mount_small_disk(place: Path, kilobytes: int) -> bool:
     return libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, size) == 0
 
 
-#: kilobytes that are left when the run begins, and the step that it then goes on from
-ROOM = {"no event": (0, None), "no checkpoint": (40, None), "no second checkpoint": (400, 1)}
-
-
-@pytest.mark.parametrize("room", ROOM)
-def test_a_full_disk_ends_a_run_and_room_lets_it_go_on(
-    room: str, things: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_disk_that_is_full_whenever_a_run_writes_ends_it_and_room_lets_it_go_on(
+    name: str, things: dict[str, Path], tmp_path: Path
 ) -> None:
-    kilobytes, step = ROOM[room]
-    calm = every_stage.make(tmp_path / "calm", things, "ppo")
+    calm = every_stage.make(tmp_path / "calm", things, name)
     assert run(calm).code == FINISHED
-    importlib.import_module("trainer.stages.ppo")
+    saved = [event["step"] for event in read_events(calm) if event["kind"] == "checkpoint"]
     disk = tmp_path / "disk"
     disk.mkdir()
 
     def work() -> int:
-        if not mount_small_disk(disk, 8192):
+        if not mount_small_disk(disk, 65536):
             return 99
-        folder = every_stage.make(disk / "run", things, "ppo")
-        fill(disk, kilobytes)
+        folder = every_stage.make(disk / "run", things, name)
+        fill(disk, 0)  # not even for an event
         assert main(["run", str(folder)]) == FAILED
-        assert_nothing_half_done(folder)
-        if kilobytes:
-            assert last(folder)["kind"] == "failed"
-            assert last(folder)["message"].startswith("The disk is full, so nothing could be saved")
+        assert list(read_events(folder)) == []
+        fill(disk, 12)  # not for a checkpoint, be it the smallest
+        assert_the_disk_ends(folder, go_on_from=None)
+        (disk / "ballast").unlink()
+        with behind_checkpoint(saved[0], lambda: fill(disk, 12)):  # not for another one
+            assert_the_disk_ends(folder, go_on_from=saved[0])
+        (disk / "ballast").unlink()
+        with behind_checkpoint(saved[-1], lambda: fill(disk, 12)):  # not for the result
+            assert_the_disk_ends(folder, go_on_from=saved[-1])
         (disk / "ballast").unlink()
         assert main(["run", str(folder)]) == FINISHED
         assert folder_hash(folder / "out") == folder_hash(calm / "out")
         starts = [event for event in read_events(folder) if event["kind"] == "started"]
-        assert starts[-1]["resumed_from"] == step
+        resumed = [event["resumed_from"] for event in starts]
+        assert resumed == [None, None, saved[0], saved[-1]]
         return 0
 
     ended = forked.run(work, tmp_path / "output")
     if ended.code == 99:
         pytest.skip("this system lets nobody mount a small disk")
     assert ended.code == 0, ended.output
-    assert "The disk is full, so nothing could be saved; earlier checkpoints" in ended.output
+    assert ended.output.count("The disk is full, so nothing could be saved; earlier") == 4
+
+
+def assert_the_disk_ends(folder: Path, go_on_from: int | None) -> None:
+    """The run ends in a sentence, and that checkpoint is the newest that it leaves."""
+    assert main(["run", str(folder)]) == FAILED
+    assert_nothing_half_done(folder)
+    assert last(folder)["kind"] == "failed"
+    assert last(folder)["message"].startswith("The disk is full, so nothing could be saved")
+    newest = checkpoints.latest_good(folder)
+    assert (newest and newest.name) == (None if go_on_from is None else f"step_{go_on_from}")
+
+
+@contextmanager
+def behind_checkpoint(step: int, do: Callable[[], None]) -> Iterator[None]:
+    """Within, something happens as soon as that checkpoint was told."""
+    emit = EventWriter.emit
+
+    def tell(self: EventWriter, kind: str, at: int | None = None, **data: Any) -> None:
+        emit(self, kind, at, **data)
+        if (kind, at) == ("checkpoint", step):
+            do()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EventWriter, "emit", tell)
+        yield
 
 
 def fill(disk: Path, kilobytes: int) -> None:
     """Leave only so much room on it."""
+    (disk / "ballast").unlink(missing_ok=True)
     with (disk / "ballast").open("wb", buffering=0) as stream:
         stream.write(bytes(shutil.disk_usage(disk).free - (kilobytes << 10)))
 
