@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = ROOT / "trainer" / "accelerate_configs"
 #: figures of a metric event that are the time, or nothing but rounding
 OTHER = {"t", "sampler_gap"}
-STAGES = ("reward", "pretrain", "sft", "dpo", "rloo", "bestofn", "ppo", "ppo full", "generate")
+STAGES = (
+    *("reward", "reward deep", "pretrain", "sft", "dpo", "rloo", "bestofn", "ppo", "ppo full"),
+    "generate",
+)
 
 
 def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -59,6 +62,12 @@ def specs(folder: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
             "reward",
             {"base": policy, "rankings": rankings, "heldout": rankings},
             {"rankings_per_step": 3, "epochs": 1, "dtype": "float32", "ensemble": 2},
+        ),
+        # deep enough for a choice of its depth
+        "reward deep": (
+            "reward",
+            {"base": make_tiny(folder / "deep", num_hidden_layers=10), "rankings": rankings},
+            common | {"epochs": 1},
         ),
         "pretrain": (
             "pretrain",
@@ -154,6 +163,16 @@ def test_two_processes_learn_what_one_does(
         for figure, value in one.items():
             if isinstance(value, float) and figure not in OTHER and "seconds" not in figure:
                 assert two[figure] == pytest.approx(value, rel=1e-5, abs=1e-5), (figure, one, two)
+
+
+def test_two_processes_read_a_base_as_deep_as_one_does(
+    pairs_of_runs: dict[str, tuple[Path, Path]],
+) -> None:
+    alone, together = (
+        json.loads((folder / "out" / "report.json").read_text())["layers"]
+        for folder in pairs_of_runs["reward deep"]
+    )
+    assert alone == together < 10  # of 6, 8 and 10
 
 
 @pytest.mark.parametrize("name", STAGES)
