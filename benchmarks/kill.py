@@ -36,11 +36,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from numba.core.caching import FunctionCache
+
 from tests import forked
 from tests.trainer import every_stage
 from trainer.__main__ import FAILED, FINISHED, STOPPED
 from trainer.__main__ import main as trainer
 from trainer.config import CONFIGS
+from trainer.decoding import WORKERS
 from trainer.events import read_events
 from trainer.manifests import folder_hash, verify_manifest
 
@@ -138,6 +141,7 @@ def disturbed(
     scratch = folder.with_name(folder.name + ".tmp")
     scratch.mkdir()
     run = Run(name)
+    before = half_compiled()
     code = STOPPED
     while code != FINISHED and run.starts < MOST + 2:
         run.starts += 1
@@ -152,7 +156,7 @@ def disturbed(
         if code not in expected(run):
             break
     judge(run, folder, code, calm[0])
-    run.faults += [f"left behind: {path}" for path in litter(folder, scratch)]
+    run.faults += [f"left behind: {path}" for path in litter(folder, scratch, before)]
     return run
 
 
@@ -201,13 +205,25 @@ def judge(run: Run, folder: Path, code: int, wanted: str) -> None:
         run.faults.append(output_of(folder).read_text("utf-8")[-2000:])
 
 
-def litter(folder: Path, scratch: Path) -> list[str]:
-    """Files that no finished run may leave."""
+def litter(folder: Path, scratch: Path, before: set[str]) -> list[str]:
+    """Files that no finished run may leave; `before` it lay beside what was compiled."""
     own = {"spec.json", "events.jsonl", "checkpoints", "out"}
     names = [path.name for path in folder.iterdir() if path.name not in own]
     names += [p.name for p in folder.glob("checkpoints/*") if not p.name.startswith("step_")]
     damaged = [p.name for p in folder.glob("checkpoints/step_*") if verify_manifest(p)]
-    return names + damaged + [path.name for path in scratch.rglob("*")]
+    names += damaged + [path.name for path in scratch.rglob("*")]
+    return names + sorted(half_compiled() - before)
+
+
+def half_compiled() -> set[str]:
+    """What the compiler has begun to write and not yet given its name."""
+    return {path.name for path in compiler_cache().glob("*.tmp.*")}
+
+
+def compiler_cache() -> Path:
+    """Where the compiler keeps what it made for sampling."""
+    function = next(iter(WORKERS["attend"].values()))
+    return Path(FunctionCache(function).cache_path)
 
 
 def figures(runs: Sequence[Run]) -> dict[str, Any]:

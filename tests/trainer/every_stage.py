@@ -13,13 +13,18 @@ from tests.trainer.judging import make_answer, make_run, ranking_lines, write_li
 TRAINED: dict[str, Any] = {"lr": 1e-2, "batch_size": 8, "checkpoint_every": 2}
 WRITES: dict[str, Any] = {"max_new_tokens": 6}
 
-#: name → (stage, inputs, settings); every other input is made by `make_things`
+#: name → (stage, inputs, settings); `make_things` makes the inputs
 RUNS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "generate": ("generate", ("policy", "prompts"), {"answers": 2, "batch_size": 2, **WRITES}),
     "reward": (
         "reward",
         ("base", "rankings"),
         {"lr": 1e-2, "rankings_per_step": 4, "checkpoint_every": 2, "ensemble": 2},
+    ),
+    "reward-deep": (
+        "reward",
+        ("base", "rankings"),
+        {"lr": 1e-2, "rankings_per_step": 4, "checkpoint_every": 2, "epochs": 1},
     ),
     "ppo": (
         "ppo",
@@ -59,7 +64,9 @@ RUNS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
 
 
 def make_things(folder: Path) -> dict[str, Path]:
-    """A policy, a reward model and data for all stages, by the names of their inputs."""
+    """A policy, a reward model and data for all stages, by the names of their inputs; what one run
+    alone is given by its name and the input's.
+    """
     policy = make_tiny(folder)
     dice = random.Random(0)
     texts = [" ".join(dice.choices(WORDS, k=dice.randint(3, 9))) + f" and {word}" for word in WORDS]
@@ -74,6 +81,7 @@ def make_things(folder: Path) -> dict[str, Path]:
     return {
         "policy": policy,
         "base": policy,
+        "reward-deep base": make_tiny(folder / "deep", num_hidden_layers=10),  # a choice of depths
         "reference": make_tiny(folder / "other", seed=5),
         "reward": make_tiny_reward(folder),
         "prompts": write_prompts(folder / "prompts.jsonl", 12),
@@ -87,7 +95,8 @@ def make_things(folder: Path) -> dict[str, Path]:
 def make(folder: Path, things: dict[str, Path], name: str, **changes: Any) -> Path:
     """A folder of the run of that name."""
     stage, inputs, settings = RUNS[name]
-    return make_run(folder, stage, {one: things[one] for one in inputs}, **(settings | changes))
+    given = {one: things.get(f"{name} {one}", things[one]) for one in inputs}
+    return make_run(folder, stage, given, **(settings | changes))
 
 
 def spec_of(folder: Path) -> dict[str, Any]:

@@ -248,11 +248,30 @@ def test_killed_at_random_moments_every_run_ends_in_the_same_bytes(tmp_path: Pat
     """A small part of `./run bench kill`, with other moments each time it is changed."""
     for stage in ("generate", "reward", "ppo"):
         importlib.import_module(f"trainer.stages.{stage}")
-    runs = kill.kill_runs(tmp_path, ["generate", "reward", "ppo"], kills=5, seed=11)
+    runs = kill.kill_runs(tmp_path, ["generate", "reward-deep", "ppo"], kills=5, seed=11)
     assert [fault for run in runs for fault in run.faults] == []
     assert {run.end for run in runs} == {"same hash"}
     told = json.dumps([run.kills for run in runs])
     assert sum(len(run.kills) for run in runs) == 5, told
+
+
+def test_what_a_killed_run_leaves_is_found(
+    things: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its folder, where temporary files go, and beside what was compiled."""
+    folder = every_stage.make(tmp_path / "run", things, "score")
+    for name in ("scratch", "compiled"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(kill, "compiler_cache", lambda: tmp_path / "compiled")
+    (tmp_path / "compiled" / "attend.nbi.tmp.0").touch()  # by another process, before
+    before = kill.half_compiled()
+    (tmp_path / "compiled" / "attend.nbc").touch()
+    assert kill.litter(folder, tmp_path / "scratch", before) == []
+    (folder / ".out.draft").mkdir()
+    (tmp_path / "scratch" / "tmp0").touch()
+    (tmp_path / "compiled" / "attend.nbc.tmp.1").touch()
+    left = kill.litter(folder, tmp_path / "scratch", before)
+    assert left == [".out.draft", "tmp0", "attend.nbc.tmp.1"]
 
 
 # two at once --------------------------------------------------------------------------------------

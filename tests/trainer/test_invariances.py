@@ -45,7 +45,7 @@ class CountingStop(StopAt):
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "reward", "ppo", "evaluate", "evaluate-reward", "score"]
+    "name", ["generate", "reward", "reward-deep", "ppo", "evaluate", "evaluate-reward", "score"]
 )
 def test_stopped_at_any_look_it_ends_in_the_same_bytes(
     name: str, things: dict[str, Path], tmp_path: Path
