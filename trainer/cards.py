@@ -23,14 +23,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputValue, Spec
+from trainer.config import MANNER, InputValue, Spec
 from trainer.manifests import MANIFEST, files_of, folder_hash, sha256_file
 from trainer.types import RunContext
 
 #: what the numbers of a model depend on
 SOFTWARE = ("torch", "transformers", "tokenizers", "peft", "trl")
-#: settings that do not change what a run learns
-MACHINE = ("threads", "device", "checkpoint_every", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def settings_words(spec: Spec) -> str:
     changed = {
         item.name: getattr(config, item.name)
         for item in dataclasses.fields(config)
-        if item.name not in MACHINE and getattr(config, item.name) != item.default
+        if item.name not in MANNER and getattr(config, item.name) != item.default
     }
     rest = (
         f"`{json.dumps(changed, ensure_ascii=False, sort_keys=True)}`"
