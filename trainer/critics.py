@@ -23,6 +23,7 @@ from trainer import adapters, distributed, modeling, rewards
 from trainer.config import PPOConfig
 from trainer.episodes import Actors, MicroBatch, Rollout
 from trainer.judging import Scorer
+from trainer.types import adapted_depth
 
 
 @dataclass
@@ -85,7 +86,7 @@ def head_of(scorer: Scorer) -> nn.Linear:
 
 def adapt(scorer: Scorer, config: PPOConfig, seed: int) -> dict[str, nn.Parameter]:
     """Put an adapter into the reward model; with it off the model scores as before."""
-    depth = modeling.adapted_depth(scorer.model, config.lora_layers)
+    depth = adapted_depth(scorer.model.config.num_hidden_layers, config.lora_layers)
     targets = adapters.linear_names(scorer.model, depth)
     adapters.add_lora(scorer.model, config.lora_r, config.lora_alpha, seed, targets)
     return adapters.adapter_parameters(scorer.model)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-#: rows that go through the language-model head at once
-HEAD_ROWS = 256
-#: rows of them whose softmax is taken at once: their logits should fit into a cache
+from trainer.types import HEAD_ROWS
+
+#: of HEAD_ROWS those rows whose softmax is taken at once: their logits should fit into a cache
 CACHE_ROWS = 16
 #: name under which transformers knows `lean_attention`
 LEAN = "labelhub_lean"

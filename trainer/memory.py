@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 from trainer import ranks
 from trainer.config import Spec, StageConfig, resolve_path
 from trainer.events import MemoryShort, RunError
-from trainer.types import SHAPES
+from trainer.types import HEAD_ROWS, SHAPES, adapted_depth
 
 #: switch of the check
 SWITCH = "LABELHUB_MEMORY_CHECK"
@@ -45,8 +45,6 @@ PROCESS, PROCESS_TRL = 430 * MIB, 590 * MIB
 PROCESS_CUDA = 600 * MIB
 #: what allocators hold beyond what was asked for
 SLACK = 1.1
-#: rows that go through the language-model head at once (kernels.HEAD_ROWS)
-HEAD_ROWS = 256
 #: bytes of text that make a token
 TOKEN_BYTES = 3
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -336,10 +334,8 @@ class Plan:
 
 
 def lora_layers(net: Network, config: Any) -> int:
-    """Layers that an adapter of PPO sits on (modeling.adapted_depth)."""
-    if config.lora_layers:
-        return min(int(config.lora_layers), net.layers)
-    return net.layers // 3 if net.layers >= 9 else net.layers
+    """Layers that an adapter of PPO sits on."""
+    return net.layers - adapted_depth(net.layers, config.lora_layers)
 
 
 def first_layers(net: Network, count: int) -> Network:

@@ -45,9 +45,6 @@ from trainer.types import Batch, Lower, Message
 
 logging.disable_progress_bar()
 
-#: from this many layers on only the top third is adapted by default
-DEEP = 9
-
 
 # --- loading ------------------------------------------------------------------------------------
 
@@ -522,14 +519,6 @@ def _other_stack(owner: nn.Module, name: str, layers: Iterable[nn.Module]) -> It
         yield
     finally:
         setattr(owner, name, stack)
-
-
-def adapted_depth(model: PreTrainedModel, lora_layers: int) -> int:
-    """Layers below the adapter: 0 adapts the top third of a deep model and all of a flat one."""
-    count = int(model.config.num_hidden_layers)
-    if lora_layers:
-        return max(count - lora_layers, 0)
-    return 0 if count < DEEP else count - count // 3
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.modeling import DEEP, layers_of
+from trainer.modeling import layers_of
+from trainer.types import DEEP
 
 #: rankings that tell how deep to read
 SAMPLE = 256

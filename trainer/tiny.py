@@ -23,6 +23,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from trainer.types import IGNORED
+
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 # Behind an answer's end the user goes on at once, without a mark of its own: so the state at the
 # end of an answer foretells the user's reaction, and a reward model, which reads just there, finds
@@ -248,7 +250,7 @@ def _train(model: Any, tokenizer: Any, seed: int, steps: int) -> None:
 
 
 def _batches(tokenizer: Any, seed: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(ids, labels), both (BATCH, t) long; labels are −100 on the question."""
+    """(ids, labels), both (BATCH, t) long; labels are IGNORED on the question."""
     dice = random.Random(seed + 1)
     for _ in range(steps):
         rows = []
@@ -258,7 +260,7 @@ def _batches(tokenizer: Any, seed: int, steps: int) -> Iterator[tuple[torch.Tens
             rows.append((prompt, reply))
         longest = max(len(prompt) + len(reply) for prompt, reply in rows)
         ids = torch.full((BATCH, longest), tokenizer.pad_token_id, dtype=torch.long)
-        labels = torch.full((BATCH, longest), -100, dtype=torch.long)
+        labels = torch.full((BATCH, longest), IGNORED, dtype=torch.long)
         for row, (prompt, reply) in enumerate(rows):
             end = len(prompt) + len(reply)
             ids[row, :end] = torch.tensor(prompt + reply)

@@ -1,4 +1,6 @@
-"""The things that stages hand to one another within the trainer. Needs no torch at run time."""
+"""The things that stages hand to one another within the trainer, and the numbers that the estimate
+of memory shares with what it estimates. Needs no torch at run time.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}
+
+#: label of a token that a loss passes over
+IGNORED = -100
+#: rows that go through the language-model head at once
+HEAD_ROWS = 256
+#: from this many layers on a network is deep: only its top third is adapted by default
+DEEP = 9
+
+
+def adapted_depth(layers: int, lora_layers: int) -> int:
+    """Layers below the adapter: 0 adapts the top third of a deep network and all of a flat one."""
+    if lora_layers:
+        return max(layers - lora_layers, 0)
+    return 0 if layers < DEEP else layers - layers // 3
 
 
 def refuse_other_spec(spec: Spec, written_by: Mapping[str, Any] | None, what: str, do: str) -> None:

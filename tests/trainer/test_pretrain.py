@@ -24,8 +24,8 @@ from trainer.events import RunError, Stopped
 from trainer.manifests import files_of, sha256_file, verify_manifest
 from trainer.placement import Placement
 from trainer.stages import pretrain
-from trainer.stages.pretrain import IGNORED, Fit
-from trainer.types import SHAPES, Shape
+from trainer.stages.pretrain import Fit
+from trainer.types import IGNORED, SHAPES, Shape
 
 QUICK: dict[str, Any] = {
     "size": "1m", "vocabulary": 300, "max_length": 32, "batch_size": 8, "lr": 1e-2,

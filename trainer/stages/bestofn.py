@@ -44,12 +44,10 @@ from trainer.rollout import answer_seed
 from trainer.scoring import load_judge
 from trainer.statistics import best_of_kl, bootstrap_mean, paired_bootstrap
 from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
-from trainer.types import RunContext
+from trainer.types import IGNORED, RunContext
 
 disable_progress_bars()
 
-#: label of a token that the loss passes over
-IGNORED = -100
 #: prompts between two checkpoints of the first phase, in batches of answers
 CHUNK_BATCHES = 4
 #: share of the run's time until fine-tuning begins

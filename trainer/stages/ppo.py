@@ -55,7 +55,7 @@ from trainer.ptx import Ptx, rows_of
 from trainer.rollout import answer_seed
 from trainer.statistics import distinct
 from trainer.trials import text_of
-from trainer.types import RunContext, Stopwatch
+from trainer.types import RunContext, Stopwatch, adapted_depth
 
 #: parts of a step that are timed
 PARTS = ("generate", "score", "lower", "reference", "old", "update", "watch")
@@ -246,7 +246,7 @@ def load_actors(
 
     frozen, depth = None, 0
     if config.lora:
-        depth = modeling.adapted_depth(policy, config.lora_layers)
+        depth = adapted_depth(policy.config.num_hidden_layers, config.lora_layers)
         targets = adapters.linear_names(policy, depth)
         adapters.add_lora(policy, config.lora_r, config.lora_alpha, context.spec.seed, targets)
         depth = depth if modeling.splits(policy, probe, pad, depth) else 0
@@ -263,7 +263,7 @@ def load_actors(
         scorer.shares = modeling.share_lower(policy, scorer.model, depth, pad)
     critic = critic_kind(config, reward, reward_path)
     if critic == "adapter" and isinstance(reward, Scorer) and not reward.shares:
-        below = modeling.adapted_depth(reward.model, config.lora_layers)
+        below = adapted_depth(reward.model.config.num_hidden_layers, config.lora_layers)
         reward.depth = below if modeling.splits(reward.model, probe, pad, below) else 0
     if material.ptx is not None:
         material.ptx.depth = depth

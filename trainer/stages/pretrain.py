@@ -60,10 +60,8 @@ from trainer.modeling import load_tokenizer, trunk
 from trainer.placement import Placement, start
 from trainer.rollout import answer_seed, generate
 from trainer.statistics import Estimate, clustered_ratio, perplexity
-from trainer.types import SHAPES, RunContext, Sampling
+from trainer.types import IGNORED, SHAPES, RunContext, Sampling
 
-#: target of a token that the loss passes over
-IGNORED = -100
 #: held-out documents that are looked at while it trains
 LOOKS = 64
 #: tokens of a document that a sample goes on from, and how freely it does

@@ -52,12 +52,10 @@ from trainer.placement import Placement, start
 from trainer.soft_prompts import check_words, with_vectors, with_words
 from trainer.statistics import clustered_ratio, perplexity
 from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
-from trainer.types import RunContext
+from trainer.types import IGNORED, RunContext
 
 disable_progress_bars()
 
-#: label of a token that the loss passes over
-IGNORED = -100
 #: TRL's figures that become metrics
 NAMES = {
     "loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm",
