@@ -321,6 +321,20 @@ def keep_template(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN_TEMPLATE
 
 
+def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, window: int) -> list[int]:
+    """An answer and its one end-of-text; one too long for the window loses its tail."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids[: window - 2], tokenizer.eos_token_id]
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, window: int
+) -> tuple[list[int], list[int]]:
+    """Prompt and answer; what is too long loses the start of its prompt first."""
+    answer = answer_ids(tokenizer, text, window)
+    return chat_ids(tokenizer, messages)[-(window - len(answer)) :], answer
+
+
 def judged_ids(prompt_ids: Sequence[int], answer_ids: Sequence[int], eos: int) -> list[int]:
     """What a reward model reads: prompt, answer and exactly one end-of-text token, also when it was
     cut.

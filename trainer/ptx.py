@@ -63,11 +63,6 @@ class Ptx:
 
 
 def rows_of(tokenizer: Any, pairs: Sequence[Pair], window: int) -> list[Row]:
-    """Prompt, answer and one end-of-text; what is too long loses the start of its prompt first."""
-    rows = []
-    for pair in pairs:
-        prompt = modeling.chat_ids(tokenizer, pair.messages)
-        answer = tokenizer(pair.answer, add_special_tokens=False)["input_ids"]
-        answer = [*answer[: window - 2], int(tokenizer.eos_token_id)]
-        rows.append((prompt[-(window - len(answer)) :], [answer]))
-    return rows
+    """Each pair as a row with its one answer."""
+    both = (modeling.conversation_ids(tokenizer, one.messages, one.answer, window) for one in pairs)
+    return [(prompt, [answer]) for prompt, answer in both]

@@ -51,7 +51,15 @@ from trainer.data import (
     split_by_prompt,
 )
 from trainer.events import RunError
-from trainer.modeling import chat_ids, keep_template, load_policy, load_tokenizer, longest_context
+from trainer.modeling import (
+    answer_ids,
+    chat_ids,
+    conversation_ids,
+    keep_template,
+    load_policy,
+    load_tokenizer,
+    longest_context,
+)
 from trainer.placement import Placement, start
 from trainer.reports import reward_report
 from trainer.rollout import answer_seed
@@ -238,12 +246,6 @@ def choices_of(
     return [Choice(one.prompt, one.better, one.worse, one.weight / mean) for one in found]
 
 
-def answer_ids(tokenizer: Any, text: str, window: int) -> list[int]:
-    """An answer and its one end-of-text; one too long for the window loses its tail."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*ids[: window - 2], tokenizer.eos_token_id]
-
-
 class Collator(DataCollatorForPreference):
     """TRL's pairs with their weights."""
 
@@ -332,12 +334,11 @@ def implicit_rewards(
     opened: Opened, model: Any, base: Any, rankings: Sequence[Ranking], window: int
 ) -> list[list[float]]:
     """β (log π − log π_ref) of each answer of each ranking (Rafailov et al. 2023, eq. 5)."""
-    rows = []
-    for ranking in rankings:
-        prompt = chat_ids(opened.tokenizer, ranking.messages)
-        for text in ranking.texts:
-            answer = answer_ids(opened.tokenizer, text, window)
-            rows.append((prompt[-(window - len(answer)) :], answer))
+    rows = [
+        conversation_ids(opened.tokenizer, ranking.messages, text, window)
+        for ranking in rankings
+        for text in ranking.texts
+    ]
     budget, pause = opened.config.token_budget, opened.context.leave_if_asked
     own, other = (
         trials.logprobs(one, rows, opened.pad, 1.0, budget, pause) for one in (model, base)

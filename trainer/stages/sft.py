@@ -41,7 +41,7 @@ from trainer.config import SFTConfig
 from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
 from trainer.events import RunError
 from trainer.modeling import (
-    chat_ids,
+    conversation_ids,
     keep_template,
     layers_of,
     load_policy,
@@ -134,11 +134,8 @@ def read_data(context: RunContext, config: SFTConfig) -> tuple[list[Pair], list[
 
 
 def row_of(tokenizer: Any, pair: Pair, window: int) -> Row:
-    """Prompt, answer and one end-of-text; what is too long loses the start of its prompt first."""
-    prompt = chat_ids(tokenizer, pair.messages)
-    answer = tokenizer(pair.answer, add_special_tokens=False)["input_ids"]
-    answer = [*answer[: window - 2], tokenizer.eos_token_id]
-    prompt = prompt[-(window - len(answer)) :]
+    """Prompt and answer, of which the answer is to be learned."""
+    prompt, answer = conversation_ids(tokenizer, pair.messages, pair.answer, window)
     return Row([*prompt, *answer], len(prompt))
 
 
