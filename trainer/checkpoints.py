@@ -27,12 +27,11 @@ from torch import Tensor
 from trainer import distributed, ranks
 from trainer.config import CheckpointedConfig
 from trainer.events import no_number
-from trainer.manifests import discard, folder_hash, publish, verify_manifest, write_manifest
+from trainer.manifests import discard, publish, verify_manifest
 from trainer.types import RunContext, refuse_other_spec
 
 __all__ = [
     "Checkpoint",
-    "folder_hash",
     "latest_good",
     "load",
     "load_optimizer",
@@ -41,8 +40,6 @@ __all__ = [
     "record",
     "resume",
     "save",
-    "verify_manifest",
-    "write_manifest",
 ]
 
 CHECKPOINTS = "checkpoints"

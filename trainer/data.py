@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,13 +51,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One line of answers.jsonl; `extra` keeps the keys that are not read here."""
+    """What is read of one line of answers.jsonl."""
 
     id: str
-    prompt_id: str
     messages: Messages
     text: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +245,10 @@ def parse_ranking(record: Mapping[str, Any]) -> Ranking:
 
 
 def _answer(record: Mapping[str, Any]) -> Answer:
-    known = {"id", "prompt_id", "prompt", "text"}
     return Answer(
         id=_identifier(record, "id"),
-        prompt_id=_identifier(record, "prompt_id") if "prompt_id" in record else "",
         messages=_messages(record.get("prompt")),
         text=_text(record),
-        extra={key: value for key, value in record.items() if key not in known},
     )
 
 
