@@ -21,7 +21,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,11 +42,6 @@ LOT = 1024
 
 class Engine(Protocol):
     """Writes answers with a model."""
-
-    @property
-    def heat(self) -> float:
-        """Temperature of the distribution whose log-probabilities come with the answers."""
-        ...
 
     def write(
         self,
@@ -91,10 +86,21 @@ def engine_for(manner: Manner, model: PreTrainedModel, tokenizer: Any) -> Engine
         manner.engine,
         model,
         tokenizer,
-        Sampling(manner.max_new_tokens, manner.temperature),
+        sampling_of(manner),
         batch_size=manner.write_batch,
         share=manner.engine_memory,
     )
+
+
+def sampling_of(manner: Manner) -> Sampling:
+    """How a run draws whose settings know of no cuts."""
+    return Sampling(manner.max_new_tokens, manner.temperature)
+
+
+def drawn_by(name: str, sampling: Sampling) -> dict[str, Any]:
+    """How the engine of that name draws answers, as a line of answers.jsonl says it."""
+    heat = logprobs_of(sampling)[0] if name == "vllm" else own_heat(sampling)
+    return asdict(sampling) | {"engine": name, "logprob_temperature": heat}
 
 
 def open_engine(
@@ -123,10 +129,6 @@ class OwnLoop:
     tokenizer: Any
     sampling: Sampling
     batch_size: int
-
-    @property
-    def heat(self) -> float:
-        return own_heat(self.sampling)
 
     def write(
         self,
@@ -168,7 +170,7 @@ class Vllm:
     ) -> None:
         self.model, self.sampling = model, sampling
         self.stop = sorted(stop_ids(model, tokenizer))
-        self.heat, mode = logprobs_of(sampling)
+        _, mode = logprobs_of(sampling)
         if ranks.world() > 1:
             raise RunError(
                 "The engine “vllm” writes in one process only; start the run without a launcher, "

@@ -8,7 +8,7 @@ Not here: learning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -97,6 +97,23 @@ def try_out(
     texts = [text_of(tokenizer, one.ids) for one in sampled]
     asked = [prompts[one.prompt] for one in sampled]
     return Tried(sampled, texts, score(judge, asked, texts, manner.token_budget))
+
+
+def answer_line(
+    prompt: Prompt, one: Sampled, text: str, drawn: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A line of answers.jsonl: an answer, its seed and how it was `drawn`."""
+    return {
+        "id": f"{prompt.id}-{one.n}",
+        "prompt_id": prompt.id,
+        "prompt": list(prompt.messages),
+        "text": text,
+        "logprob": round(one.logprob, 5),
+        "tokens": len(one.ids),
+        "finished": one.finished,
+        "seed": one.seed,
+        **drawn,
+    }
 
 
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:

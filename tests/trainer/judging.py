@@ -16,6 +16,11 @@ from trainer.events import EventWriter, Heartbeat, read_events
 from trainer.types import RunContext
 
 LIKED, DISLIKED = "good", "bad"
+#: how answers of up to six tokens are drawn when nothing else is set, as a line of them says it
+DRAWN: dict[str, Any] = {
+    "max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+    "repetition_penalty": 1.0, "engine": "hf", "logprob_temperature": 1.0,
+}  # fmt: skip
 OTHERS = [word for word in WORDS if word not in (LIKED, DISLIKED)]
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import WORDS, make_tiny, make_tiny_reward, tiny_tokenizer
 from tests.trainer import judging
-from tests.trainer.judging import run_here
+from tests.trainer.judging import DRAWN, run_here
 from trainer.config import SpecError
 from trainer.data import read_pairs
 from trainer.events import RunError, Stopped, read_events
@@ -91,6 +91,7 @@ def test_the_winner_has_the_highest_score_and_scores_are_the_reward_models(
     report = run_here(folder)
     answers = lines_of(folder, "answers.jsonl")
     assert len(answers) == 32 * 4
+    assert all(line.items() >= DRAWN.items() for line in answers)
     # The toy reward model gives the share of the word good among all tokens, times a constant:
     # two answers with the same number of tokens are in the order of their number of goods.
     for one in answers:

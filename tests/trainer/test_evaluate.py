@@ -11,6 +11,7 @@ import torch
 
 from tests.tiny import make_tiny, make_tiny_reward, write_prompts
 from tests.trainer.judging import (
+    DRAWN,
     StopAt,
     events_of,
     make_run,
@@ -156,6 +157,7 @@ def test_both_models_answers_are_kept_with_their_scores(models: Path, tmp_path: 
     lines = read_lines(tmp_path / "run" / "out" / "answers.jsonl")
     assert [line["model"] for line in lines] == ["policy"] * 12 + ["reference"] * 12
     assert len({line["id"] for line in lines}) == 24
+    assert all(line.items() >= DRAWN.items() for line in lines)
     by_model = {
         name: [line["score"] for line in lines if line["model"] == name]
         for name in ("policy", "reference")

@@ -36,6 +36,7 @@ from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import Checkpoint, publish, record, resume
 from trainer.config import BestOfNConfig
 from trainer.data import Prompt, prompt_hash, read_prompts, split_by_prompt
+from trainer.engines import drawn_by, sampling_of
 from trainer.events import RunError, Stopped
 from trainer.modeling import keep_template, load_policy, load_tokenizer
 from trainer.placement import Placement, start
@@ -135,6 +136,7 @@ def write_all(
     lines: list[dict[str, Any]] = checkpoint.state["lines"] if checkpoint else []
     done = len(lines) // config.answers
     chunk = max(1, CHUNK_BATCHES * config.write_batch // config.answers)
+    drawn = drawn_by(config.engine, sampling_of(config))
 
     def keep() -> None:
         record(context, done, {"done": torch.tensor(done)}, {"lines": lines})
@@ -159,19 +161,7 @@ def write_all(
             asked = [part[one.prompt] for one in sampled]
             scores = trials.score(judge, asked, texts, config.token_budget)
             written = [
-                {
-                    "id": f"{prompt.id}-{one.n}",
-                    "prompt_id": prompt.id,
-                    "prompt": list(prompt.messages),
-                    "text": text,
-                    "score": score,
-                    "logprob": round(one.logprob, 5),
-                    "tokens": len(one.ids),
-                    "finished": one.finished,
-                    "seed": one.seed,
-                    "temperature": config.temperature,
-                    "ids": one.ids,
-                }
+                trials.answer_line(prompt, one, text, drawn) | {"score": score, "ids": one.ids}
                 for prompt, one, text, score in zip(asked, sampled, texts, scores, strict=True)
             ]
             many = config.answers

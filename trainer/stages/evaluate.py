@@ -20,7 +20,7 @@ Choices
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from trainer import trials
 from trainer.checkpoints import publish
 from trainer.config import EvaluateConfig
 from trainer.data import Prompt, read_prompts, read_rankings
+from trainer.engines import drawn_by, sampling_of
 from trainer.events import RunError, Stopped
 from trainer.modeling import load_policy, load_tokenizer
 from trainer.placement import Placement, start
@@ -125,9 +126,10 @@ def test_policy(context: RunContext) -> dict[str, Any]:
     if history is not None:
         report["history"] = kl_curves(history)
     context.emit("metric", len(prompts), total=len(prompts), **_flat(report))
+    drawn = drawn_by(config.engine, sampling_of(config))
     lines = [
-        *answer_lines(prompts, "policy", policy, sides[0], config.temperature),
-        *answer_lines(prompts, "reference", reference, sides[1], config.temperature),
+        *answer_lines(prompts, "policy", policy, sides[0], drawn),
+        *answer_lines(prompts, "reference", reference, sides[1], drawn),
     ]
 
     def write(folder: Path) -> None:
@@ -211,7 +213,7 @@ def judge_both(
 
 
 def answer_lines(
-    prompts: Sequence[Prompt], name: str, written: Written, side: Side, temperature: float
+    prompts: Sequence[Prompt], name: str, written: Written, side: Side, drawn: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Lines of answers.jsonl; the model stands in the id, as both answer every prompt."""
     lines = []
@@ -219,19 +221,8 @@ def answer_lines(
     second = None if side.second is None else side.second.reshape(-1).tolist()
     for number, (one, text) in enumerate(zip(written.sampled, written.texts, strict=True)):
         prompt = prompts[one.prompt]
-        line = {
-            "id": f"{prompt.id}-{one.n}-{name}",
-            "prompt_id": prompt.id,
-            "prompt": list(prompt.messages),
-            "text": text,
-            "logprob": round(one.logprob, 5),
-            "tokens": len(one.ids),
-            "finished": one.finished,
-            "seed": one.seed,
-            "temperature": temperature,
-            "model": name,
-            "score": scores[number],
-        }
+        line = trials.answer_line(prompt, one, text, drawn)
+        line |= {"id": f"{line['id']}-{name}", "model": name, "score": scores[number]}
         lines.append(line if second is None else line | {"second_score": second[number]})
     return lines
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ import torch
 from trainer import distributed
 from trainer.checkpoints import publish, record, resume
 from trainer.config import GenerateConfig
-from trainer.data import Prompt, read_prompts
-from trainer.engines import open_engine
+from trainer.data import read_prompts
+from trainer.engines import drawn_by, open_engine
 from trainer.events import Stopped
 from trainer.modeling import chat_ids, check_room, load_policy, load_tokenizer, longest_context
 from trainer.placement import start
 from trainer.rollout import answer_seed
-from trainer.trials import text_of
-from trainer.types import RunContext, Sampled, Sampling
+from trainer.trials import answer_line, text_of
+from trainer.types import RunContext, Sampling
 
 #: prompts between two looks at whether to stop, and between two checkpoints
 CHUNK_BATCHES = 4
@@ -61,7 +61,7 @@ def run(context: RunContext) -> dict[str, Any]:
         share=config.engine_memory,
     )
     with closing(engine):
-        told = asdict(sampling) | {"engine": config.engine, "logprob_temperature": engine.heat}
+        drawn = drawn_by(config.engine, sampling)
         while done < len(prompts):
             distributed.agree_to_stop(context)
             whole = slice(done, done + chunk)
@@ -73,7 +73,8 @@ def run(context: RunContext) -> dict[str, Any]:
             watch = _Watch(context, config, done, len(prompts), lines)
             sets: list[list[dict[str, Any]]] = [[] for _ in part]
             for one in engine.write(distributed.own(ids[whole]), seeds, watch):
-                sets[one.prompt].append(_line(part[one.prompt], one, tokenizer) | told)
+                text = text_of(tokenizer, one.ids)
+                sets[one.prompt].append(answer_line(part[one.prompt], one, text, drawn))
             lines += [line for some in distributed.gather(sets) for line in some]
             done += len(prompts[whole])
             context.emit("metric", done, total=len(prompts), **summary(lines))
@@ -108,20 +109,6 @@ class _Watch:
             tensors = {"done": torch.tensor(self.done)}
             record(self.context, self.done, tensors, {"lines": self.lines})
             raise Stopped(f"Stopped after {self.done} of {self.total} prompts.")
-
-
-def _line(prompt: Prompt, one: Sampled, tokenizer: Any) -> dict[str, Any]:
-    """One line of answers.jsonl, without the settings that are the same for all."""
-    return {
-        "id": f"{prompt.id}-{one.n}",
-        "prompt_id": prompt.id,
-        "prompt": list(prompt.messages),
-        "text": text_of(tokenizer, one.ids),
-        "logprob": round(one.logprob, 5),
-        "tokens": len(one.ids),
-        "finished": one.finished,
-        "seed": one.seed,
-    }
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
