@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,14 @@ from django.test import Client
 from django.utils import timezone
 
 from labelhub.accounts.models import AuditEntry, User
+from labelhub.projects.models import Project
 from labelhub.rounds.models import Round
+from labelhub.runs import launcher, rules
 from labelhub.runs.models import Run, RunEvent
 from tests import factories
 from tests.labelhub.api.world import World
+from tests.labelhub.runs.things import asked_of, make_things, sets_of_inputs
+from trainer.config import input_kind
 
 RUNS = "/api/v1/runs/"
 
@@ -38,6 +44,46 @@ def test_a_run_is_started_with_all_that_was_asked(world: World, hub: Client) -> 
     run = Run.objects.get(pk=shown["id"])
     assert (run.data, run.created_by) == ({"prompts": [world.prompt.pk]}, world.waiting.created_by)
     assert AuditEntry.objects.filter(action="run.start", target=f"run:{run.pk}").exists()
+
+
+@pytest.mark.parametrize(("stage", "roles", "config"), sets_of_inputs(), ids=str)
+def test_every_stage_is_started_with_each_set_of_inputs(
+    project: Project,
+    ann: User,
+    ada: User,
+    hub: Client,
+    var: Path,
+    stage: str,
+    roles: tuple[str, ...],
+    config: dict[str, Any],
+) -> None:
+    inputs = asked_of(make_things(project, ann), stage, roles)
+    response = start(hub, stage=stage, inputs=inputs, config=config, seed=3)
+    assert response.status_code == 201, response.content
+    shown = response.json()
+    rows = {role for role in roles if input_kind(stage, role) in rules.ROW_KINDS}
+    assert shown["inputs"] == {role: said for role, said in inputs.items() if role not in rows}
+    assert set(shown["rows"]) == rows
+    run = Run.objects.get(pk=shown["id"])
+    assert (run.stage, run.state, run.created_by) == (stage, "queued", ada)
+    spec = json.loads((launcher.prepare_folder(run) / "spec.json").read_text())
+    assert (spec["stage"], spec["config"], spec["seed"]) == (stage, config, 3)
+    assert set(spec["inputs"]) == set(roles)
+    versions = {role for role in roles if input_kind(stage, role) in rules.VERSION_KINDS}
+    assert spec["parents"] == {role: inputs[role] for role in versions}
+
+
+def test_no_stage_is_started_by_who_does_not_administer(
+    project: Project, ann: User, mallory: User, program: Callable[..., Client]
+) -> None:
+    things = make_things(project, ann)
+    callers = [(program(ann, "run"), 403), (program(mallory, "run"), 404)]
+    for stage, roles, config in sets_of_inputs():
+        for caller, due in callers:
+            inputs = asked_of(things, stage, roles)
+            response = start(caller, stage=stage, inputs=inputs, config=config)
+            assert (stage, response.status_code) == (stage, due)
+    assert not Run.objects.filter(state="queued").exists()
 
 
 def test_a_reward_run_reads_a_snapshot(world: World, hub: Client) -> None:

@@ -11,15 +11,15 @@ import pytest
 from labelhub.accounts.models import User
 from labelhub.lib.errors import Refused
 from labelhub.projects.models import Project
-from labelhub.registry.models import ModelVersion
-from labelhub.runs import gathering, launcher, rules
-from labelhub.runs.actions import start_run, take_snapshot
+from labelhub.runs import launcher, rules
+from labelhub.runs.actions import start_run
 from labelhub.runs.folder import read_lines, run_folder, write_lines
 from labelhub.runs.inputs import find_inputs
 from labelhub.runs.models import Corpus, Run
 from labelhub.runs.stages import FIRST, facts, makes, schema
-from tests.factories import make_answer_set, make_project, make_prompt, make_ranking, make_version
-from trainer.config import CONFIGS, input_kind
+from tests.factories import make_project, make_prompt, make_version
+from tests.labelhub.runs.things import asked_of, make_things, sets_of_inputs
+from trainer.config import CONFIGS
 
 pytestmark = pytest.mark.django_db
 
@@ -27,22 +27,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def things(project: Project, ann: User) -> dict[str, Any]:
     """One of everything that a stage can read, as it is named from outside."""
-    kinds = ModelVersion.Kind
-    for kind in (kinds.REWARD, kinds.ENCODER, kinds.POLICY):
-        make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
-    make_version("tiny-base")
-    ranking = make_ranking(make_answer_set(project), ann)
-    rankings = take_snapshot(project=project, rankings=type(ranking).objects.all(), by=None)
-    pairs = gathering.take_pairs(project=project, kind="best", by=None)
-    Corpus.objects.create(project=project, name="tales", files=1, size=1, folder="f", sha256="0")
-    report = {"history": [{"step": 1, "kl": 0.5}]}
-    ppo = Run.objects.create(project=project, stage="ppo", state="finished", report=report)
-    prompts = [ranking.answer_set.prompt_id]
-    return {
-        "writer": "tiny-base", "backbone": "everyday/encoder-v1", "reward": "everyday/reward-v1",
-        "tokenizer": "tiny-base", "rankings": rankings.pk, "pairs": pairs.pk, "text": "tales",
-        "report": ppo.pk, "prompts": prompts, "answers": {},
-    }  # fmt: skip
+    return make_things(project, ann)
 
 
 def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) -> Run:
@@ -51,25 +36,6 @@ def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) ->
         project=project, stage=stage, config=config, inputs=found.things, seed=0, by=None,
         data=found.rows,
     )  # fmt: skip
-
-
-def sets_of_inputs() -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
-    """Every stage with every set of inputs that it can run on, all that it may use with that, and
-    the settings that this takes.
-    """
-    found: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
-        ("ppo", ("policy", "reward", "prompts", "pairs"), {"ptx_coef": 1.0})
-    ]
-    for stage, config in CONFIGS.items():
-        for needs in config.needs:
-            more = [
-                one
-                for one in config.may_use
-                if launcher.settings_for(stage, (*needs, one)) is not None
-            ]
-            roles = (*needs, *more)
-            found.append((stage, roles, launcher.settings_for(stage, roles) or {}))
-    return found
 
 
 def test_no_input_of_a_stage_is_left_out_here() -> None:
@@ -113,8 +79,7 @@ def test_each_stage_starts_with_each_set_of_inputs(
     roles: tuple[str, ...],
     config: dict[str, Any],
 ) -> None:
-    asked = {role: things[input_kind(stage, role)] for role in roles}
-    run = start(project, stage, asked, **config)
+    run = start(project, stage, asked_of(things, stage, roles), **config)
     folder = launcher.prepare_folder(run)
     spec = json.loads((folder / "spec.json").read_text())
     assert set(spec["inputs"]) == set(roles)
@@ -170,7 +135,7 @@ def test_a_report_is_read_from_the_run_that_wrote_it(
     if "history" not in facts("evaluate").kinds:
         pytest.skip("no stage reads a report yet")
     roles = ("policy", "reference", "reward", "prompts", "history")
-    run = start(project, "evaluate", {one: things[input_kind("evaluate", one)] for one in roles})
+    run = start(project, "evaluate", asked_of(things, "evaluate", roles))
     folder = launcher.prepare_folder(run)
     assert json.loads((folder / "data" / "history.json").read_text())["history"][0]["kl"] == 0.5
 
@@ -230,7 +195,7 @@ def test_what_a_stage_leaves(stage: str, config: dict[str, Any], kind: str | Non
 def test_a_wrong_input_is_refused_by_its_role(
     project: Project, things: dict[str, Any], stage: str, role: str, said: Any, words: str
 ) -> None:
-    asked = {one: things[input_kind(stage, one)] for one in CONFIGS[stage].needs[0]}
+    asked = asked_of(things, stage, CONFIGS[stage].needs[0])
     with pytest.raises(Refused, match=words) as refused:
         start(project, stage, asked | {role: said})
     assert (refused.value.details["role"], refused.value.status) == (role, 400)
@@ -246,7 +211,7 @@ def test_a_snapshot_of_the_wrong_kind_is_refused(project: Project, things: dict[
 def test_no_policy_learns_from_a_held_out_prompt(
     project: Project, things: dict[str, Any], stage: str
 ) -> None:
-    asked = {one: things[input_kind(stage, one)] for one in ("policy", "reward")}
+    asked = asked_of(things, stage, ("policy", "reward"))
     held_out = make_prompt(project, held_out=True)
     for prompts in ([held_out.pk], {"held_out": True}, {}):
         with pytest.raises(Refused, match="held out"):
