@@ -100,6 +100,7 @@ def start_run(
         _check_input(project, role, kinds[role], thing)
     for role, ids in rows.items():
         _check_rows(project, stage, role, kinds[role], ids)
+    _refuse_shared(rows)
     run = Run.objects.create(
         project=project, stage=stage, config=config, seed=seed, data=rows, created_by=by
     )
@@ -156,6 +157,13 @@ def _refuse_held_out(ids: list[int], role: str) -> None:
     if found := list(held.values_list("pk", flat=True)):
         words = _("These prompts are held out, no stage trains on them: %(numbers)s.")
         raise Refused(words % {"numbers": _some(found)}, status=400, role=role)
+
+
+def _refuse_shared(rows: Mapping[str, list[int]]) -> None:
+    """Refuse to watch a policy on prompts that it learns from: there any gain looks real."""
+    if shared := sorted(set(rows.get("prompts", ())) & set(rows.get("heldout", ()))):
+        words = _("The policy learns from these prompts, watch it on others: %(numbers)s.")
+        raise Refused(words % {"numbers": _some(shared)}, status=400, role="heldout")
 
 
 def _some(numbers: list[int]) -> str:

@@ -219,6 +219,17 @@ def test_no_policy_learns_from_a_held_out_prompt(
     start(project, stage, {**asked, "prompts": {"held_out": False}}, **_only_rloo(stage))
 
 
+@pytest.mark.parametrize("watched", [{}, {"held_out": False}], ids=str)
+def test_no_policy_is_watched_on_prompts_that_it_learns_from(
+    project: Project, things: dict[str, Any], watched: dict[str, bool]
+) -> None:
+    asked = asked_of(things, "ppo", ("policy", "reward", "prompts"))
+    with pytest.raises(Refused, match=f"watch it on others: {things['prompts'][0]}") as refused:
+        start(project, "ppo", asked | {"heldout": watched})
+    assert (refused.value.details["role"], refused.value.status) == ("heldout", 400)
+    start(project, "ppo", asked | {"heldout": {"held_out": True}})
+
+
 def _only_rloo(stage: str) -> dict[str, str]:
     return {"method": "rloo"} if stage == "prefer" else {}
 

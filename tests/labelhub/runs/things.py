@@ -10,7 +10,7 @@ from labelhub.registry.models import ModelVersion
 from labelhub.runs import gathering, launcher
 from labelhub.runs.actions import take_snapshot
 from labelhub.runs.models import Corpus, Run
-from tests.factories import make_answer_set, make_ranking, make_version
+from tests.factories import make_answer_set, make_prompt, make_ranking, make_version
 from trainer.config import CONFIGS, input_kind
 
 
@@ -26,17 +26,21 @@ def make_things(project: Project, ann: User) -> dict[str, Any]:
     Corpus.objects.create(project=project, name="tales", files=1, size=1, folder="f", sha256="0")
     report = {"history": [{"step": 1, "kl": 0.5}]}
     ppo = Run.objects.create(project=project, stage="ppo", state="finished", report=report)
-    prompts = [ranking.answer_set.prompt_id]
+    prompts, held_out = [ranking.answer_set.prompt_id], [make_prompt(project, held_out=True).pk]
     return {
         "writer": "tiny-base", "backbone": "everyday/encoder-v1", "reward": "everyday/reward-v1",
         "tokenizer": "tiny-base", "rankings": rankings.pk, "pairs": pairs.pk, "text": "tales",
         "report": ppo.pk, "prompts": prompts, "answers": {},
+        "held-out prompts": held_out,
     }  # fmt: skip
 
 
 def asked_of(things: dict[str, Any], stage: str, roles: tuple[str, ...]) -> dict[str, Any]:
     """These inputs of a stage, each named by what can play its role."""
-    return {role: things[input_kind(stage, role)] for role in roles}
+    kinds = {role: input_kind(stage, role) for role in roles}
+    if kinds.get("heldout") == "prompts":
+        kinds["heldout"] = "held-out prompts"
+    return {role: things[kind] for role, kind in kinds.items()}
 
 
 def sets_of_inputs() -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
