@@ -18,7 +18,7 @@ from labelhub.runs.inputs import find_inputs
 from labelhub.runs.models import Corpus, Run
 from labelhub.runs.stages import FIRST, facts, makes, schema
 from tests.factories import make_project, make_prompt, make_version
-from tests.labelhub.runs.things import asked_of, make_things, sets_of_inputs
+from tests.labelhub.runs.things import asked_of, make_things, sets_of_inputs, start
 from trainer.config import CONFIGS
 
 pytestmark = pytest.mark.django_db
@@ -28,14 +28,6 @@ pytestmark = pytest.mark.django_db
 def things(project: Project, ann: User) -> dict[str, Any]:
     """One of everything that a stage can read, as it is named from outside."""
     return make_things(project, ann)
-
-
-def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) -> Run:
-    found = find_inputs(project, stage, asked, 0)
-    return start_run(
-        project=project, stage=stage, config=config, inputs=found.things, seed=0, by=None,
-        data=found.rows,
-    )  # fmt: skip
 
 
 def test_no_input_of_a_stage_is_left_out_here() -> None:
@@ -127,17 +119,6 @@ def test_answers_of_a_run_that_has_none_are_refused(
     with pytest.raises(Refused, match=words) as refusal:
         start(project, "score", inputs)
     assert refusal.value.details["role"] == "answers"
-
-
-def test_a_report_is_read_from_the_run_that_wrote_it(
-    project: Project, things: dict[str, Any], var: Path
-) -> None:
-    if "history" not in facts("evaluate").kinds:
-        pytest.skip("no stage reads a report yet")
-    roles = ("policy", "reference", "reward", "prompts", "history")
-    run = start(project, "evaluate", asked_of(things, "evaluate", roles))
-    folder = launcher.prepare_folder(run)
-    assert json.loads((folder / "data" / "history.json").read_text())["history"][0]["kl"] == 0.5
 
 
 # --- what comes out

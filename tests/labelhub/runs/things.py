@@ -8,7 +8,8 @@ from labelhub.accounts.models import User
 from labelhub.projects.models import Project
 from labelhub.registry.models import ModelVersion
 from labelhub.runs import gathering, launcher
-from labelhub.runs.actions import take_snapshot
+from labelhub.runs.actions import start_run, take_snapshot
+from labelhub.runs.inputs import find_inputs
 from labelhub.runs.models import Corpus, Run
 from tests.factories import make_answer_set, make_prompt, make_ranking, make_version
 from trainer.config import CONFIGS, input_kind
@@ -41,6 +42,15 @@ def asked_of(things: dict[str, Any], stage: str, roles: tuple[str, ...]) -> dict
     if kinds.get("heldout") == "prompts":
         kinds["heldout"] = "held-out prompts"
     return {role: things[kind] for role, kind in kinds.items()}
+
+
+def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) -> Run:
+    """A run of the stage that reads what was asked for by name."""
+    found = find_inputs(project, stage, asked, 0)
+    return start_run(
+        project=project, stage=stage, config=config, inputs=found.things, seed=0, by=None,
+        data=found.rows,
+    )  # fmt: skip
 
 
 def sets_of_inputs() -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
