@@ -19,12 +19,19 @@ from labelhub.assignments.models import Slot
 from labelhub.prompts.actions import create_answer_set
 from labelhub.prompts.models import AnswerSet
 from labelhub.prompts.queries import usable_prompts
+from labelhub.prompts.rules import draw
 from labelhub.rankings.models import Ranking
 from labelhub.rankings.queries import usable_rankings
 from labelhub.registry.models import ModelVersion
 from labelhub.rounds import comparing, verdicts
 from labelhub.rounds.models import Comparison, Round, RoundRun
-from labelhub.rounds.rules import STAGES, RoundConfig, stage_config, stage_seed
+from labelhub.rounds.rules import (
+    STAGES,
+    WATCHED_PROMPTS,
+    RoundConfig,
+    stage_config,
+    stage_seed,
+)
 from labelhub.rounds.scoring import score_when_it_helps, stop_scoring
 from labelhub.runs.actions import start_run, take_snapshot
 from labelhub.runs.folder import read_lines, run_folder
@@ -110,7 +117,7 @@ def current_run(turn: Round) -> Run | None:
 def begin_stage(turn: Round, stage: str) -> Run:
     """Queue the run of one stage (also a fresh one after a failure)."""
     config = RoundConfig.from_json(turn.config)
-    inputs: dict[str, ModelVersion | None]
+    inputs: dict[str, ModelVersion | Run | None]
     data: dict[str, Any] = {}
     if stage == "generate":
         inputs = {"policy": turn.policy_in}
@@ -123,15 +130,23 @@ def begin_stage(turn: Round, stage: str) -> Run:
         inputs = {"base": turn.reward_base}
     elif stage == "ppo":
         inputs = {"policy": turn.policy_in, "reward": turn.reward}
-        data = {"prompts": _ids(turn.prompts.order_by("pk"))}
+        data = {
+            "prompts": _ids(turn.prompts.order_by("pk")),
+            "heldout": watched_prompts(turn, config),
+        }
     else:
-        inputs = {"policy": turn.policy_out, "reference": turn.policy_in, "reward": turn.reward}
+        inputs = {
+            "policy": turn.policy_out,
+            "reference": turn.policy_in,
+            "reward": turn.reward,
+            "history": _finished(turn, "ppo"),
+        }
         data = {"prompts": _ids(heldout_prompts(turn, config))}
     run = start_run(
         project=turn.project,
         stage=stage,
         config=stage_config(stage, config),
-        inputs={role: version for role, version in inputs.items() if version is not None},
+        inputs={role: thing for role, thing in inputs.items() if thing is not None},
         seed=stage_seed(turn.seed, stage),
         by=turn.created_by,
         snapshot=turn.snapshot if stage == "reward" else None,
@@ -145,6 +160,12 @@ def heldout_prompts(turn: Round, config: RoundConfig) -> Any:
     """The prompts on which the gain is measured: nothing in any round trains on them."""
     prompts = usable_prompts(turn.project, held_out=True).filter(language__in=config.languages)
     return prompts.order_by("pk")[: config.heldout_prompts]
+
+
+def watched_prompts(turn: Round, config: RoundConfig) -> list[int]:
+    """Some of them: what the policy in training answers there warns, and nothing learns from it."""
+    held_out = dict.fromkeys(_ids(heldout_prompts(turn, config)), 0)
+    return sorted(draw(held_out, WATCHED_PROMPTS, turn.seed))
 
 
 def _start(turn: Round, stage: str) -> None:

@@ -23,6 +23,10 @@ ENDED: Final = ("promoted", "rejected")
 # Beside the ranking, not one of the states: the reward ensemble reads what is open.
 SCORE: Final = "score"
 
+# Held-out prompts on which PPO is watched. A look costs an answer to each; of so many answers the
+# alarm hears when the lowest member of the ensemble falls by half a standard deviation.
+WATCHED_PROMPTS: Final = 32
+
 
 class ConfigError(ValueError):
     """A round's setting that cannot be: one sentence with its name and the remedy."""

@@ -361,6 +361,22 @@ def test_a_held_out_prompt_that_is_trained_on_is_refused(models: Path, tmp_path:
         run_here(run)
 
 
+def test_a_policy_that_is_watched_learns_the_same(
+    models: Path, ensemble: Path, tmp_path: Path
+) -> None:
+    found = {}
+    inputs = {"reward": ensemble, "prompts": models / "training.jsonl"}
+    for name, more in {"alone": {}, "watched": {"heldout": models / "heldout.jsonl"}}.items():
+        run = prepare(tmp_path / name, models, inputs | more, watch_every=1)
+        run_here(run)
+        looks = ["heldout_reward" in event for event in events_of(run, "metric")]
+        assert looks == [name == "watched"] * 3
+        found[name] = checkpoints.load(run / "checkpoints" / "step_3").tensors
+    alone, watched = found.values()
+    assert alone.keys() == watched.keys()
+    assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
 def test_an_alarm_is_raised_once(models: Path, tmp_path: Path) -> None:
     """A policy that learns to say one word alone loses its variety."""
     run = prepare(

@@ -47,6 +47,7 @@ def evaluated(project: Project, ada: User, *, same: int = 0, **config: Any) -> R
     for kind in ("reward", "policy"):
         made = factories.make_version(f"everyday/{kind}-v1", kind=kind, project=project, number=1)
         setattr(turn, "reward" if kind == "reward" else "policy_out", made)
+    end(progress.begin_stage(turn, "ppo"))
     end(progress.begin_stage(turn, "evaluate"), lines=[])
     turn.state = Round.State.EVALUATE
     turn.save()

@@ -19,11 +19,14 @@ from labelhub.prompts.models import AnswerSet
 from labelhub.registry.models import LivePolicy
 from labelhub.rounds import actions, progress
 from labelhub.rounds.models import Round
+from labelhub.rounds.rules import WATCHED_PROMPTS, RoundConfig
 from labelhub.runs import actions as run_actions
+from labelhub.runs import launcher
+from labelhub.runs.folder import read_lines
 from labelhub.runs.models import Run
 from tests import factories
 from tests.labelhub.rankings import desk
-from tests.labelhub.rounds.turns import CONFIG, compared, finish, furnish, generated
+from tests.labelhub.rounds.turns import CONFIG, compared, end, finish, furnish, generated
 
 
 @pytest.fixture
@@ -80,19 +83,71 @@ def test_a_round_goes_once_around(ready: Project, ann: User, ada: User) -> None:
     assert LivePolicy.objects.get(project=ready).version == turn.policy_out
 
 
-def test_no_stage_reads_a_held_out_prompt_but_the_evaluation(ready: Project, ada: User) -> None:
-    turn = actions.start_round(project=ready, by=ada, config=CONFIG)
-    turn.reward = factories.make_version(
-        "everyday/reward-v1", kind="reward", project=ready, number=1
-    )
-    turn.policy_out = factories.make_version(
-        "everyday/policy-v1", kind="policy", project=ready, number=1
-    )
-    held_out = set(ready.prompts.filter(held_out=True).values_list("pk", flat=True))
+def begin_to_train(project: Project, ada: User, **config: Any) -> Round:
+    """A round whose models are there, and no run of PPO yet."""
+    turn = actions.start_round(project=project, by=ada, config=CONFIG | config)
+    for field, kind in (("reward", "reward"), ("policy_out", "policy")):
+        name = f"everyday/{kind}-v1"
+        setattr(turn, field, factories.make_version(name, kind=kind, project=project, number=1))
+    return turn
+
+
+def held_out_in(project: Project) -> set[int]:
+    return set(project.prompts.filter(held_out=True).values_list("pk", flat=True))
+
+
+def test_no_stage_learns_from_a_held_out_prompt(ready: Project, ada: User) -> None:
+    turn = begin_to_train(ready, ada)
+    held_out = held_out_in(ready)
     for stage in ("generate", "ppo"):
         run = progress.begin_stage(turn, stage)
         assert not held_out & set(run.data["prompts"])
+        assert set(run.data) - {"prompts"} == ({"heldout"} if stage == "ppo" else set())
+    end(run)
     assert set(progress.begin_stage(turn, "evaluate").data["prompts"]) == held_out
+
+
+def test_ppo_is_watched_on_held_out_prompts(ready: Project, ada: User) -> None:
+    """All that the round measures its gain on, where they are few; its spec has them in a file."""
+    run = progress.begin_stage(begin_to_train(ready, ada), "ppo")
+    assert set(run.data["heldout"]) == held_out_in(ready)
+    folder = launcher.prepare_folder(run)
+    spec = json.loads((folder / "spec.json").read_text())
+    assert spec["inputs"]["heldout"] == "data/heldout.jsonl"
+    trained, watched = (
+        {line["prompt"][0]["content"] for line in read_lines(folder / spec["inputs"][role])}
+        for role in ("prompts", "heldout")
+    )
+    assert watched == {"Test 0?", "Test 1?"}
+    assert not trained & watched
+
+
+def test_of_many_held_out_prompts_ppo_is_watched_on_some(project: Project, ada: User) -> None:
+    furnish(project, held_out=WATCHED_PROMPTS + 4)
+    turn = begin_to_train(project, ada, heldout_prompts=WATCHED_PROMPTS + 2)
+    measured = set(progress.heldout_prompts(turn, RoundConfig.from_json(turn.config)))
+    watched = progress.begin_stage(turn, "ppo").data["heldout"]
+    assert len(set(watched)) == len(watched) == WATCHED_PROMPTS
+    assert set(watched) < {prompt.pk for prompt in measured}
+    # A try after a failure is watched on the same ones.
+    assert progress.begin_stage(turn, "ppo").data["heldout"] == watched
+
+
+def test_ppo_goes_unwatched_where_nothing_is_held_out(project: Project, ada: User) -> None:
+    turn = begin_to_train(furnish(project, held_out=0), ada)
+    assert set(progress.begin_stage(turn, "ppo").data) == {"prompts"}
+
+
+def test_the_evaluation_reads_how_the_training_went(ready: Project, ada: User) -> None:
+    turn = begin_to_train(ready, ada)
+    ppo = end(progress.begin_stage(turn, "ppo"))
+    Run.objects.filter(pk=ppo.pk).update(report={"history": [{"step": 0, "kl": 0.0}]})
+    evaluation = progress.begin_stage(turn, "evaluate")
+    assert evaluation.inputs.get(role="history").source == ppo
+    folder = launcher.prepare_folder(evaluation)
+    spec = json.loads((folder / "spec.json").read_text())
+    figures = json.loads((folder / spec["inputs"]["history"]).read_text())
+    assert figures["history"] == [{"step": 0, "kl": 0.0}]
 
 
 def test_in_step_mode_nothing_begins_by_itself(ready: Project, ada: User) -> None:
