@@ -116,6 +116,21 @@ def test_the_hidden_preference_is_in_nothing_that_the_trainer_reads(
 
 
 @pytest.mark.timeout(700)
+def test_the_training_is_watched_on_held_out_prompts_and_the_evaluation_draws_it(
+    turned: tuple[Path, dict[str, Any], str],
+) -> None:
+    var, _, _ = turned
+    found = [json.loads(path.read_text()) for path in var.glob("runs/*/out/report.json")]
+    reports = {report.get("stage"): report for report in found}
+    looks = [step for step in reports["ppo"]["history"] if "heldout_reward" in step]
+    drawn = reports["evaluate"]["history"]["heldout_reward"]["points"]
+    assert looks[0]["step"] == 0
+    assert [(one["step"], one["score"]) for one in drawn] == [
+        (look["step"], look["heldout_reward"]) for look in looks
+    ]
+
+
+@pytest.mark.timeout(700)
 def test_nothing_that_the_command_started_is_left(
     turned: tuple[Path, dict[str, Any], str],
 ) -> None:
