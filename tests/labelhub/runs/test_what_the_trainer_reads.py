@@ -105,7 +105,6 @@ def expected(said: StoredRanking) -> dict[str, Any]:
     ids = tuple(str(one.pk) for one in stored)
     asked_by = str(said.answer_set.prompt_id)
     looked_at = StoredPrompt.objects.filter(held_out=True)
-    facts = {"logprob": -3.5, "finished": False}
     return {
         "rankings": [
             Ranking(ASKED, ids, tuple(TEXTS), (2, 3, 1, 2), (2.0, 0.0), str(said.annotator_id), 1.0)
@@ -113,10 +112,7 @@ def expected(said: StoredRanking) -> dict[str, Any]:
         "pairs": [Pair(ASKED, TEXTS[2])],
         "prompts": [Prompt(asked_by, ASKED)],
         "held-out prompts": [Prompt(str(one.pk), tuple(one.messages)) for one in looked_at],
-        "answers": [
-            Answer(str(one.pk), asked_by, ASKED, one.text, facts | {"tokens": one.tokens})
-            for one in stored
-        ],
+        "answers": [Answer(str(one.pk), ASKED, one.text) for one in stored],
         "text": ["Once upon a time.", "从前有座山。"],
         "report": STEPS,
     }
@@ -182,9 +178,7 @@ def test_what_a_run_wrote_is_read_as_answers(project: Project, things: dict[str,
     line = {"id": "7-0", "prompt_id": "7", "prompt": list(ASKED), "text": "So.", "tokens": 2}
     write_lines(run_folder(wrote.pk) / "out" / "answers.jsonl", [line])
     run = start(project, "score", {"reward": "reward", "answers": {"run": wrote.pk}})
-    assert read_answers(path_of(run, "answers")) == [
-        Answer("7-0", "7", ASKED, "So.", {"tokens": 2})
-    ]
+    assert read_answers(path_of(run, "answers")) == [Answer("7-0", ASKED, "So.")]
 
 
 def test_the_figures_of_a_ppo_run_become_its_curve(
