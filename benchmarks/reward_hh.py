@@ -17,7 +17,8 @@ Choices
   three times as long.
 - TRL trains the same first layers of the same model with a low-rank adapter on all of them, its
   other settings as they stand, in the number format that is quicker on this processor, as ours;
-  without `--limit` it takes an hour or two of a free core a seed.
+  without `--limit` it takes an hour and a quarter of a free core a seed. oneDNN keeps as much for
+  it as in our runs: with more room TRL's process grows to 14 GB.
 - Figures go to docs/measured/reward_hh.json after every run, so a stopped benchmark keeps them.
 - Seeds choose the order of the data and the adapter's start. The interval is over test prompts.
 - Our settings were found with the help of half of the test pairs, so the accuracy on the other half
@@ -31,11 +32,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # before anything else: here lies a queue.py that is not Python's
 
+from trainer.__main__ import set_environment
+
+set_environment(1)  # before torch is imported; `--threads` comes after
+
 import argparse
 import dataclasses
 import importlib
 import json
-import os
 import random
 import re
 import tempfile
@@ -334,8 +338,6 @@ def theirs(
     options: argparse.Namespace, training: Sequence[Set], testing: Sequence[Set], seed: int
 ) -> Result:
     """TRL's RewardTrainer on the same pairs, tested on the same file."""
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
-        os.environ[name] = "1"
     trl, datasets, peft, transformers = (
         importlib.import_module(name) for name in ("trl", "datasets", "peft", "transformers")
     )

@@ -60,8 +60,8 @@ def grown(sizes):
         torch.nn.functional.linear(rows[:n], weight)
     with open("/proc/self/status") as status:  # the largest size ever would be the parent's
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
-before = grown(range(1, 80))
-print(grown(range(80, 240)) - before)
+before = grown(range(1, 300))
+print(grown(range(300, 512)) - before)
 """
 
 
