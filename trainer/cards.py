@@ -13,7 +13,6 @@ Needs no torch.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import platform
@@ -125,12 +124,7 @@ def rows_of(path: Path) -> str:
 
 def settings_words(spec: Spec) -> str:
     """The seed, and the settings that are not the defaults."""
-    config = spec.config
-    changed = {
-        item.name: getattr(config, item.name)
-        for item in dataclasses.fields(config)
-        if item.name not in MANNER and getattr(config, item.name) != item.default
-    }
+    changed = {name: value for name, value in spec.config.changed().items() if name not in MANNER}
     rest = (
         f"`{json.dumps(changed, ensure_ascii=False, sort_keys=True)}`"
         if changed

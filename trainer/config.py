@@ -80,6 +80,11 @@ class StageConfig:
         for item in dataclasses.fields(self):
             _check_value(self.stage, item, getattr(self, item.name))
 
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the defaults."""
+        found = ((item, getattr(self, item.name)) for item in dataclasses.fields(self))
+        return {item.name: value for item, value in found if value != item.default}
+
     #: whether it learns by transformers' Trainer, which also knows DeepSpeed
     by_transformers: ClassVar[bool] = False
 

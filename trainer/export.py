@@ -18,7 +18,6 @@ Non-goals: starting the other trainer, bringing its result back (`python -m trai
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shlex
@@ -557,11 +556,7 @@ def ensemble_losses(ppo: PPOConfig, reward: Path) -> list[str]:
 
 def work_losses(config: StageConfig) -> list[str]:
     """The settings of `WORK` that the run has changed."""
-    changed = [
-        f"`{one.name}`"
-        for one in dataclasses.fields(config)
-        if one.name in WORK and getattr(config, one.name) != one.default
-    ]
+    changed = [f"`{name}`" for name in config.changed() if name in WORK]
     return [f"How the work is done is set there anew: {', '.join(changed)}."] if changed else []
 
 

@@ -328,11 +328,11 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, window: int) -> li
 
 
 def conversation_ids(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, window: int
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], text: str, window: int
 ) -> tuple[list[int], list[int]]:
     """Prompt and answer; what is too long loses the start of its prompt first."""
     answer = answer_ids(tokenizer, text, window)
-    return chat_ids(tokenizer, messages)[-(window - len(answer)) :], answer
+    return prompt[-(window - len(answer)) :], answer
 
 
 def judged_ids(prompt_ids: Sequence[int], answer_ids: Sequence[int], eos: int) -> list[int]:

@@ -64,5 +64,9 @@ class Ptx:
 
 def rows_of(tokenizer: Any, pairs: Sequence[Pair], window: int) -> list[Row]:
     """Each pair as a row with its one answer."""
-    both = (modeling.conversation_ids(tokenizer, one.messages, one.answer, window) for one in pairs)
-    return [(prompt, [answer]) for prompt, answer in both]
+    rows = []
+    for one in pairs:
+        asked = modeling.chat_ids(tokenizer, one.messages)
+        prompt, answer = modeling.conversation_ids(tokenizer, asked, one.answer, window)
+        rows.append((prompt, [answer]))
+    return rows

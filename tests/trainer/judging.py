@@ -10,7 +10,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.tiny import WORDS
+from trainer import checkpoints
 from trainer.config import load_spec
 from trainer.events import EventWriter, Heartbeat, read_events
 from trainer.types import RunContext
@@ -113,3 +116,23 @@ def from_checkpoint(source: Path, folder: Path, *, step: int) -> Path:
     shutil.copytree(source / name, folder / name)
     shutil.copy(source / "spec.json", folder / "spec.json")
     return folder
+
+
+def gradients(folder: Path) -> dict[str, torch.Tensor]:
+    """Mean gradients of the first step as the optimiser keeps them: what its batch came to."""
+    tensors = checkpoints.load(folder / "checkpoints" / "step_1").tensors
+    return {name: one for name, one in tensors.items() if name.endswith(".exp_avg")}
+
+
+def largest_of(some: dict[str, torch.Tensor]) -> float:
+    """The size of the largest number."""
+    return max(float(tensor.abs().max()) for tensor in some.values())
+
+
+def same_gradients(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """The same to 1e-5 of the largest gradient there is; float32 parts them by some 1e-6."""
+    assert one.keys() == other.keys()
+    largest = largest_of(one)
+    assert largest > 1e-3, "gradients of nothing are the same whatever is done"
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-5 * largest)

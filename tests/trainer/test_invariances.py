@@ -15,7 +15,15 @@ from safetensors.torch import load_file
 
 from tests.tiny import make_tiny, tiny_tokenizer
 from tests.trainer import every_stage
-from tests.trainer.judging import StopAt, events_of, read_lines, run_here, write_lines
+from tests.trainer.judging import (
+    StopAt,
+    events_of,
+    gradients,
+    read_lines,
+    run_here,
+    same_gradients,
+    write_lines,
+)
 from trainer import checkpoints, modeling, placement, rewards
 from trainer.events import RunError, Stopped
 from trainer.manifests import folder_hash
@@ -69,21 +77,6 @@ def test_stopped_at_any_look_it_ends_in_the_same_bytes(
 # micro-batches, padding, order --------------------------------------------------------------------
 
 
-def gradients(folder: Path, step: int) -> dict[str, torch.Tensor]:
-    """Mean gradients as the optimiser keeps them: what a step's batch really came to."""
-    tensors = checkpoints.load(folder / "checkpoints" / f"step_{step}").tensors
-    return {name: one for name, one in tensors.items() if name.endswith(".exp_avg")}
-
-
-def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """The same to 1e-5 of the largest gradient there is; float32 parts them by some 1e-6."""
-    assert one.keys() == other.keys()
-    largest = max(float(tensor.abs().max()) for tensor in one.values())
-    assert largest > 1e-3, "gradients of nothing are the same whatever is done"
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-5 * largest)
-
-
 #: one optimiser step, whose gradient keeps its length: clipped, a wrong divisor would not be seen
 ONE_STEP: dict[str, Any] = {"epochs": 1, "grad_clip": 0.0}
 
@@ -106,11 +99,11 @@ def test_one_batch_is_the_sum_of_its_parts(
                                   keep_checkpoints=100, **ONE_STEP, **first)  # fmt: skip
         counting = CountingStop()  # is asked after each part
         run_here(folder, counting)
-        found.append(gradients(folder, 1))
+        found.append(gradients(folder))
         looks.append(counting.looks)
     assert looks[0] < looks[1] < looks[2]
-    close(found[0], found[1])
-    close(found[0], found[2])
+    same_gradients(found[0], found[1])
+    same_gradients(found[0], found[2])
 
 
 def test_the_order_of_a_steps_rankings_does_not_matter(
@@ -124,9 +117,9 @@ def test_the_order_of_a_steps_rankings_does_not_matter(
         folder = every_stage.make(tmp_path / name, {**things, "rankings": data}, "reward", **config)
         run_here(folder)
         (metric,) = events_of(folder, "metric")
-        found.append((metric["loss"], gradients(folder, 1)))
+        found.append((metric["loss"], gradients(folder)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
-    close(found[0][1], found[1][1])
+    same_gradients(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("name", ["score", "evaluate-reward"])

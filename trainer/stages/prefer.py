@@ -334,11 +334,10 @@ def implicit_rewards(
     opened: Opened, model: Any, base: Any, rankings: Sequence[Ranking], window: int
 ) -> list[list[float]]:
     """β (log π − log π_ref) of each answer of each ranking (Rafailov et al. 2023, eq. 5)."""
-    rows = [
-        conversation_ids(opened.tokenizer, ranking.messages, text, window)
-        for ranking in rankings
-        for text in ranking.texts
-    ]
+    rows = []
+    for ranking in rankings:
+        prompt = chat_ids(opened.tokenizer, ranking.messages)
+        rows += [conversation_ids(opened.tokenizer, prompt, text, window) for text in ranking.texts]
     budget, pause = opened.config.token_budget, opened.context.leave_if_asked
     own, other = (
         trials.logprobs(one, rows, opened.pad, 1.0, budget, pause) for one in (model, base)

@@ -41,6 +41,7 @@ from trainer.config import SFTConfig
 from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
 from trainer.events import RunError
 from trainer.modeling import (
+    chat_ids,
     conversation_ids,
     keep_template,
     layers_of,
@@ -135,7 +136,8 @@ def read_data(context: RunContext, config: SFTConfig) -> tuple[list[Pair], list[
 
 def row_of(tokenizer: Any, pair: Pair, window: int) -> Row:
     """Prompt and answer, of which the answer is to be learned."""
-    prompt, answer = conversation_ids(tokenizer, pair.messages, pair.answer, window)
+    asked = chat_ids(tokenizer, pair.messages)
+    prompt, answer = conversation_ids(tokenizer, asked, pair.answer, window)
     return Row([*prompt, *answer], len(prompt))
 
 

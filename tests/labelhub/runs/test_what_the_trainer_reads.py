@@ -24,8 +24,8 @@ from labelhub.runs.actions import take_snapshot
 from labelhub.runs.folder import run_folder, write_lines
 from labelhub.runs.models import Run, Snapshot
 from tests.factories import make_answer_set, make_prompt, make_ranking, make_version
-from tests.labelhub.runs.things import asked_of, sets_of_inputs, start
-from trainer.config import input_kind, load_spec, resolve_path
+from tests.labelhub.runs.things import asked_of, kind_of, sets_of_inputs, start
+from trainer.config import load_spec, resolve_path
 from trainer.corpus import read_texts
 from trainer.data import (
     Answer,
@@ -137,11 +137,10 @@ def test_each_stage_understands_all_that_it_is_given(
     wanted = expected(said)
     for role in roles:
         path = path_of(run, role)
-        kind = input_kind(stage, role)
+        kind = kind_of(stage, role)
         if kind in rules.VERSION_KINDS:
             assert (path / "config.json").read_text() == things[kind]
             continue
-        kind = "held-out prompts" if (role, kind) == ("heldout", "prompts") else kind
         assert READERS[kind](path) == wanted[kind]
 
 

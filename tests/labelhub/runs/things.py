@@ -36,12 +36,15 @@ def make_things(project: Project, ann: User) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kind_of(stage: str, role: str) -> str:
+    """What can play a role: the stage's kind of input, held-out prompts set apart."""
+    kind = input_kind(stage, role)
+    return "held-out prompts" if (role, kind) == ("heldout", "prompts") else kind
+
+
 def asked_of(things: dict[str, Any], stage: str, roles: tuple[str, ...]) -> dict[str, Any]:
     """These inputs of a stage, each named by what can play its role."""
-    kinds = {role: input_kind(stage, role) for role in roles}
-    if kinds.get("heldout") == "prompts":
-        kinds["heldout"] = "held-out prompts"
-    return {role: things[kind] for role, kind in kinds.items()}
+    return {role: things[kind_of(stage, role)] for role in roles}
 
 
 def start(project: Project, stage: str, asked: dict[str, Any], **config: Any) -> Run:
