@@ -14,7 +14,7 @@ Not here: losses, models, files written by a stage.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import combinations
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from trainer.events import RunError
+from trainer.types import RunContext
 
 R = TypeVar("R", "Ranking", "Pair", "Prompt")
 Messages = tuple[dict[str, str], ...]
@@ -116,6 +117,11 @@ def read_rankings(path: Path) -> list[Ranking]:
         with _at(path, number):
             rankings.append(parse_ranking(record))
     return rankings
+
+
+def read_weighty(path: Path) -> list[Ranking]:
+    """The rankings that count: one of weight 0 takes no place in a step either."""
+    return [ranking for ranking in read_rankings(path) if ranking.weight]
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -401,6 +407,27 @@ def split_by_prompt(rankings: Sequence[R], fraction: float) -> tuple[list[R], li
     training = [ranking for ranking, at in zip(rankings, place, strict=True) if at >= border]
     heldout = [ranking for ranking, at in zip(rankings, place, strict=True) if at < border]
     return training, heldout
+
+
+def with_heldout(
+    context: RunContext, lines: Sequence[R], read: Callable[[Path], Sequence[R]], fraction: float
+) -> tuple[list[R], list[R]]:
+    """(training, held out): the lines of the input `heldout`, else a share of the prompts.
+
+    Somebody else's test may share prompts with what is trained on (13 of 1,171 in HH-RLHF, cut to
+    the last turns): that is told, not refused, and nothing is taken out of either.
+    """
+    if "heldout" not in context.spec.inputs:
+        return split_by_prompt(lines, fraction)
+    heldout = list(read(context.input("heldout")))
+    trained = {prompt_hash(line.messages) for line in lines}
+    if shared := sum(prompt_hash(line.messages) in trained for line in heldout):
+        message = (
+            f"{shared} of the {len(heldout)} lines of the input heldout have a prompt that is "
+            "trained on as well, which may flatter the figures; take them out of one of the two."
+        )
+        context.emit("alert", code="heldout_trained_on", message=message)
+    return list(lines), heldout
 
 
 # tokens -------------------------------------------------------------------------------------------

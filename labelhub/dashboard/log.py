@@ -28,6 +28,7 @@ ALERTS: Final[dict[str, Any]] = {
     "missing_ends": gettext_lazy("Many answers no longer come to their end."),
     "damaged_checkpoint": gettext_lazy("A checkpoint was damaged and is passed over."),
     "no_heldout": gettext_lazy("Nothing held out could be tested, so nobody knows how good it is."),
+    "heldout_trained_on": gettext_lazy("Some of what is held out is trained on as well."),
     "no_normalisation": gettext_lazy("The reward model's scores are used as they are."),
     "reward_at_chance": gettext_lazy("The reward model may be guessing."),
     "reward_no_better_than_length": gettext_lazy(

@@ -19,6 +19,7 @@ from tests.trainer.judging import (
     StopAt,
     events_of,
     gradients,
+    make_run,
     read_lines,
     run_here,
     same_gradients,
@@ -255,3 +256,29 @@ def test_every_stage_refuses_a_tokenizer_that_pads_with_its_end(
     with pytest.raises(RunError, match="pads with its end-of-text token"):
         run_here(folder)
     assert events_of(folder, "metric") == []
+
+
+# what is held out ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "taught"), [("reward", "rankings"), ("dpo", "rankings"), ("sft", "pairs")]
+)
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_a_test_on_prompts_that_are_trained_on_is_told(
+    name: str, taught: str, things: dict[str, Path], tmp_path: Path
+) -> None:
+    """Five lines are held out: three with prompts of their own, two that are trained on, too."""
+    lines = read_lines(things[taught])
+    asked = [[{"role": "user", "content": f"see the {word}"}] for word in ("sun", "sea", "sky")]
+    alone = [lines[0] | {"prompt": prompt} for prompt in asked]
+    stage, inputs, settings = every_stage.RUNS[name]
+    given = {one: things[one] for one in inputs}
+    for held, said in (([*alone, *lines[:2]], 1), (alone, 0)):
+        folder = tmp_path / f"run{said}"
+        given["heldout"] = write_lines(tmp_path / f"heldout{said}.jsonl", held)
+        run_here(make_run(folder, stage, given, **settings))
+        told = [one for one in events_of(folder, "alert") if one["code"] == "heldout_trained_on"]
+        assert len(told) == said
+        if said:
+            assert told[0]["message"].startswith("2 of the 5 lines of the input heldout have a")

@@ -47,8 +47,9 @@ from trainer.data import (
     pairs_of,
     prompt_hash,
     read_prompts,
-    read_rankings,
+    read_weighty,
     split_by_prompt,
+    with_heldout,
 )
 from trainer.events import RunError
 from trainer.modeling import (
@@ -211,12 +212,10 @@ def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
 
 
 def read_data(context: RunContext, config: PreferConfig) -> tuple[list[Ranking], list[Ranking]]:
-    """(training rankings, held-out ones); no prompt is on both sides, no ranking weighs nothing."""
-    rankings = [one for one in read_rankings(context.input("rankings")) if one.weight]
-    if "heldout" in context.spec.inputs:
-        heldout = [one for one in read_rankings(context.input("heldout")) if one.weight]
-    else:
-        rankings, heldout = split_by_prompt(rankings, config.heldout_fraction)
+    """(training rankings, held-out ones); no ranking weighs nothing."""
+    rankings, heldout = with_heldout(
+        context, read_weighty(context.input("rankings")), read_weighty, config.heldout_fraction
+    )
     if not any(max(one.ranks) > 1 for one in rankings):
         raise RunError(
             "Every training ranking is one single tie or has weight 0, from which nothing can be "

@@ -58,8 +58,8 @@ from trainer.data import (
     length_buckets,
     pairs_of,
     prompt_hash,
-    read_rankings,
-    split_by_prompt,
+    read_weighty,
+    with_heldout,
 )
 from trainer.events import RunError, Stopped, no_number
 from trainer.headstart import start_heads, unseen_loss
@@ -225,12 +225,9 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
-    """Training rankings, weights brought to mean 1, and held-out ones of other prompts."""
-    rankings = weighty(read_rankings(context.input("rankings")))
-    if "heldout" in context.spec.inputs:
-        training, heldout = rankings, weighty(read_rankings(context.input("heldout")))
-    else:
-        training, heldout = split_by_prompt(rankings, config.heldout_fraction)
+    """Training rankings, weights brought to mean 1, and held-out ones."""
+    rankings = read_weighty(context.input("rankings"))
+    training, heldout = with_heldout(context, rankings, read_weighty, config.heldout_fraction)
     if not training:
         raise RunError("Every training ranking has weight 0; give some of them a weight.")
     mean = sum(ranking.weight for ranking in training) / len(training)
@@ -240,11 +237,6 @@ def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking],
             "add rankings that prefer something."
         )
     return [dataclasses.replace(one, weight=one.weight / mean) for one in training], heldout
-
-
-def weighty(rankings: Sequence[Ranking]) -> list[Ranking]:
-    """The rankings that count: one of weight 0 takes no place in a step either."""
-    return [ranking for ranking in rankings if ranking.weight]
 
 
 def bootstrap_shares(rankings: int, members: int, seed: int) -> Tensor:

@@ -38,7 +38,7 @@ from trainer.adapters import ADAPTER, add_lora, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
 from trainer.config import SFTConfig
-from trainer.data import Pair, length_buckets, read_pairs, split_by_prompt
+from trainer.data import Pair, length_buckets, read_pairs, with_heldout
 from trainer.events import RunError
 from trainer.modeling import (
     chat_ids,
@@ -127,11 +127,9 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 def read_data(context: RunContext, config: SFTConfig) -> tuple[list[Pair], list[Pair]]:
-    """(training pairs, held-out pairs); no prompt is on both sides."""
+    """(training pairs, held-out pairs)."""
     pairs = read_pairs(context.input("pairs"))
-    if "heldout" in context.spec.inputs:
-        return pairs, read_pairs(context.input("heldout"))
-    return split_by_prompt(pairs, config.heldout_fraction)
+    return with_heldout(context, pairs, read_pairs, config.heldout_fraction)
 
 
 def row_of(tokenizer: Any, pair: Pair, window: int) -> Row:
