@@ -409,6 +409,12 @@ def split_by_prompt(rankings: Sequence[R], fraction: float) -> tuple[list[R], li
     return training, heldout
 
 
+def shared_prompts(some: Sequence[R], others: Sequence[R]) -> set[str]:
+    """Hashes of the prompts that stand on both sides."""
+    one, other = ({prompt_hash(line.messages) for line in lines} for lines in (some, others))
+    return one & other
+
+
 def with_heldout(
     context: RunContext, lines: Sequence[R], read: Callable[[Path], Sequence[R]], fraction: float
 ) -> tuple[list[R], list[R]]:
@@ -420,10 +426,10 @@ def with_heldout(
     if "heldout" not in context.spec.inputs:
         return split_by_prompt(lines, fraction)
     heldout = list(read(context.input("heldout")))
-    trained = {prompt_hash(line.messages) for line in lines}
-    if shared := sum(prompt_hash(line.messages) in trained for line in heldout):
+    if shared := shared_prompts(lines, heldout):
+        count = sum(prompt_hash(line.messages) in shared for line in heldout)
         message = (
-            f"{shared} of the {len(heldout)} lines of the input heldout have a prompt that is "
+            f"{count} of the {len(heldout)} lines of the input heldout have a prompt that is "
             "trained on as well, which may flatter the figures; take them out of one of the two."
         )
         context.emit("alert", code="heldout_trained_on", message=message)

@@ -45,7 +45,7 @@ from trainer.alarms import alarms, over_budget
 from trainer.cards import Card, parent_name, write_card
 from trainer.config import PPOConfig
 from trainer.critics import Critic, calibrate, new_critic
-from trainer.data import Prompt, prompt_hash, read_pairs, read_prompts
+from trainer.data import Prompt, read_pairs, read_prompts, shared_prompts
 from trainer.engines import engine_for
 from trainer.episodes import Actors, MicroBatch, Question, Rollout, roll_out
 from trainer.events import RunError, Stopped, no_number
@@ -319,10 +319,7 @@ def read_material(context: RunContext, tokenizer: Any, new: int, window: int) ->
     looked_at = []
     if "heldout" in context.spec.inputs:
         looked_at = read_prompts(context.input("heldout"))
-    shared = {prompt_hash(one.messages) for one in prompts} & {
-        prompt_hash(one.messages) for one in looked_at
-    }
-    if shared:
+    if shared := shared_prompts(prompts, looked_at):
         raise RunError(
             f"{len(shared)} of the held-out prompts are trained on as well; take them out of the "
             "input prompts or of the input heldout."
