@@ -42,6 +42,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -200,11 +201,10 @@ def ours(options: argparse.Namespace) -> Clock:
         spec = {"stage": "ppo", "config": config, "inputs": inputs, "seed": options.seed}
         (folder / "spec.json").write_text(json.dumps(spec))
         events = EventWriter(folder)
-        try:
-            ppo.run(Watched(folder, load_spec(folder), events, Heartbeat(events)))
-        except Measured:
-            return clock
-    raise RuntimeError("the run ended before its last step")
+        with Heartbeat(events) as heartbeat, suppress(Measured):
+            ppo.run(Watched(folder, load_spec(folder), events, heartbeat))
+            raise RuntimeError("the run ended before its last step")
+    return clock
 
 
 # --- TRL ----------------------------------------------------------------------------------------

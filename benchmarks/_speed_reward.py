@@ -207,9 +207,10 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     spec = {"stage": "reward", "seed": options.seed, "config": config, "inputs": inputs}
     (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
     events = EventWriter(folder)
-    context = Timed(folder, load_spec(folder), events, Heartbeat(events))
-    context.clock = Clock()
-    report = reward.run(context)
+    with Heartbeat(events) as heartbeat:
+        context = Timed(folder, load_spec(folder), events, heartbeat)
+        context.clock = Clock()
+        report = reward.run(context)
     return context.clock.result(options) | {"accuracy": report["pair_accuracy"]}
 
 

@@ -11,7 +11,8 @@ whole rankings against their pairs one by one.
     ./run bench reward_hh --table                    what was measured before
 
 Choices
-- Our side is the reward stage on a run folder, with the settings that docs/measured says.
+- Our side is the reward stage on a run folder, with the settings that docs/measured says; `shipped`
+  is the same with none set, an hour and a half of a free core a seed.
 - A conversation keeps its last turns up to about 96 tokens (never less than the last one), an
   answer its first 192 tokens, for every side and for the test: on two cores whole texts would take
   three times as long.
@@ -64,7 +65,7 @@ from trainer.placement import quick_at_bfloat16
 from trainer.statistics import clustered_share
 
 FIGURES = ROOT / "docs" / "measured" / "reward_hh.json"
-PARTS = ("floors", "head", "ours", "lists", "trl")
+PARTS = ("floors", "head", "ours", "shipped", "lists", "trl")
 PROMPT_TOKENS, ANSWER_TOKENS = 96, 192
 #: settings of our side; the rest are the stage's own
 OURS: dict[str, Any] = {
@@ -117,7 +118,7 @@ def measure(options: argparse.Namespace) -> None:
         training = random.Random(0).sample(training, options.limit)
     if "floors" in options.only:
         put(["hh", "floors", name], floors(training, testing))
-    for part, run_side in (("head", head_alone), ("ours", ours), ("trl", theirs)):
+    for part, run_side in SIDES.items():
         seeds = options.seeds if part in options.only else []
         for seed in seeds[:1] if part == "head" else seeds:  # a head's fit is free of chance
             found, scores = run_side(options, training, testing, seed)
@@ -306,6 +307,15 @@ def head_alone(
         return train(Path(name), options.model, training, testing, config, seed)
 
 
+def shipped(
+    options: argparse.Namespace, training: Sequence[Set], testing: Sequence[Set], seed: int
+) -> Result:
+    """The reward stage as it is when nobody sets anything."""
+    config = {"threads": options.threads} | options.config
+    with tempfile.TemporaryDirectory(prefix="labelhub-hh-") as name:
+        return train(Path(name), options.model, training, testing, config, seed)
+
+
 def train(
     folder: Path,
     model: str,
@@ -406,6 +416,9 @@ def read_scores(model: Any, tokenizer: Any, sets: Sequence[Set]) -> list[float]:
     return scores
 
 
+SIDES = {"head": head_alone, "ours": ours, "shipped": shipped, "trl": theirs}
+
+
 def lists(options: argparse.Namespace, sets: Sequence[Set], seed: int) -> dict[str, Any]:
     """Whole rankings, Plackett–Luce and pairs one by one; a third of the conversations is held out.
 
@@ -445,7 +458,7 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
         "| untouched pairs |"
     )
     yield "|---|---|---|---|---|---|"
-    for part in ("floors", "head", "ours", "trl"):
+    for part in ("floors", *SIDES):
         for name, found in sorted(figures.get("hh", {}).get(part, {}).items()):
             if part == "floors":
                 for side in ("longest", "words"):

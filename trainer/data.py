@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from trainer.events import RunError
-from trainer.types import RunContext
+from trainer.types import RunContext, padded
 
 R = TypeVar("R", "Ranking", "Pair", "Prompt")
 Messages = tuple[dict[str, str], ...]
@@ -447,7 +447,7 @@ def length_buckets(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """
     buckets: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if buckets and (len(buckets[-1]) + 1) * lengths[index] <= max_tokens:
+        if buckets and (len(buckets[-1]) + 1) * padded(lengths[index]) <= max_tokens:
             buckets[-1].append(index)
         else:
             buckets.append([index])

@@ -32,7 +32,7 @@ from trainer.engines import Engine
 from trainer.judging import Reader, Scorer, Verdict, judge_texts, judge_tokens, keep_states
 from trainer.rollout import answer_seed
 from trainer.trials import text_of
-from trainer.types import Batch, Sampled, Stopwatch
+from trainer.types import Batch, Sampled, Stopwatch, padded
 
 
 @dataclass
@@ -325,7 +325,7 @@ def by_length(rows: Sequence[Row], budget: int) -> list[list[Row]]:
     parts: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: (-row.length, row.episodes)):
         # Longest first: the first row of a part sets the padded length of all.
-        if parts and parts[-1][0].length * (len(parts[-1]) + 1) <= budget:
+        if parts and padded(parts[-1][0].length) * (len(parts[-1]) + 1) <= budget:
             parts[-1].append(row)
         else:
             parts.append([row])

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from trainer import heap
+
 EVENTS = "events.jsonl"
 #: seconds in which a process that was just killed may still let go of its folder
 LETTING_GO = 1.0
@@ -201,7 +203,9 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class Heartbeat:
-    """A thread that says every few seconds how far the stage is and how long it still takes."""
+    """A thread that says every few seconds how far the stage is and how long it still takes, and
+    that gives freed memory back.
+    """
 
     def __init__(self, events: EventWriter, every: float = 5.0) -> None:
         self._emit: Callable[..., None] = events.emit
@@ -236,6 +240,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._end.wait(self._every):
+            heap.give_back()
             eta = self.eta()
             # A beat that finds no room on the disk is left out: the stage itself will say so.
             with contextlib.suppress(OSError):

@@ -41,6 +41,9 @@ SWITCH = "LABELHUB_MEMORY_CHECK"
 MIB, GIB = 2**20, 2**30
 #: interpreter and libraries without any model: the trainer's own stages, those that load TRL
 PROCESS, PROCESS_TRL = 430 * MIB, 590 * MIB
+#: what oneDNN keeps for products in bfloat16: about .75 MiB for each of the last 256 shapes
+#: (`__main__.set_environment`), and texts of all lengths come to as many
+PREPARED = 192 * MIB
 #: the same on a GPU: the CUDA context
 PROCESS_CUDA = 600 * MIB
 #: what allocators hold beyond what was asked for
@@ -258,6 +261,11 @@ class Plan:
         )
         self.add("packed weights", (count + head + (merged if adapted else 0)) * self.size, phase)
 
+    def prepared(self, phase: str) -> None:
+        """What the CPU library keeps of products that it made ready while a model learned."""
+        if self.device == "cpu" and self.dtype == "bfloat16":
+            self.add("prepared products", PREPARED, phase)
+
     def adapter(self, net: Network, r: int, layers: int) -> None:
         """A float32 low-rank adapter on the top layers, with gradient and moments."""
         count = sum(r * (a + b) for layer, a, b in net.matrices if layer >= net.layers - layers)
@@ -380,6 +388,7 @@ def plan_reward(plan: Plan) -> None:
     else:
         plan.every_weight("base", net, size, "scoring")
     plan.states(net, tokens, row, "training", layers=layers, size=size)
+    plan.prepared("training")
     plan.packed(net, "scoring")
     plan.states(net, tokens, row, "scoring", layers=0)
 
@@ -421,6 +430,7 @@ def plan_ppo(plan: Plan) -> None:
     plan.add("states that the critic reads", step * judge.width * (plan.size + 4), "learning")
     plan.states(net, tokens, row, "learning", layers=layers, size=size)
     plan.head(net, HEAD_ROWS, "learning")
+    plan.prepared("learning")
 
 
 def plan_sft(plan: Plan) -> None:
@@ -508,6 +518,7 @@ def _trainer_states(plan: Plan, net: Network, tokens: int, row: int, layers: int
         plan.add("states between layers", tokens * net.width * plan.size * net.layers, "training")
         layers = 1
     plan.states(net, tokens, row, "training", layers=layers)
+    plan.prepared("training")
 
 
 def plan_pretrain(plan: Plan) -> None:

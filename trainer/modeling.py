@@ -41,7 +41,7 @@ from trainer.kernels import (
     norm_epsilon,
 )
 from trainer.placement import Placement
-from trainer.types import Batch, Lower, Message
+from trainer.types import Batch, Lower, Message, padded
 
 logging.disable_progress_bar()
 
@@ -381,7 +381,7 @@ def collate(
     `own` says for each answer how many of its tokens the policy wrote, where the rest was put
     behind for the reward model: the mask covers only those.
     """
-    length = max(len(prompt) + sum(map(len, answers)) for prompt, answers in rows)
+    length = padded(max(len(prompt) + sum(map(len, answers)) for prompt, answers in rows))
     count = sum(len(answers) for _, answers in rows)
     sizes = [len(answer) for _, answers in rows for answer in answers]
     counts = sizes if own is None else list(own)

@@ -321,7 +321,11 @@ def batch_scores(model: Any, batch: Batch, pad: int) -> Tensor:
     head = score_head(model)
     if head is None:
         mask = (batch.segments >= 0).long()
-        own: Tensor = model(input_ids=batch.ids, attention_mask=mask).logits[:, 0]
+        # It counts positions by itself: padding must not reach beyond those that it knows.
+        width = int(mask.sum(1).max())
+        own: Tensor = model(input_ids=batch.ids[:, :width], attention_mask=mask[:, :width]).logits[
+            :, 0
+        ]
         return own.float()
     return head_scores(head, last_states(model, batch))[:, 0]
 

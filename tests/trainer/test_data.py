@@ -258,9 +258,10 @@ def test_two_prompts_are_enough_for_a_split_and_one_prompt_trains() -> None:
 
 
 def test_a_bucket_is_full_when_one_more_row_would_pass_the_budget() -> None:
-    # sorted 2 3 3 4: two rows of 3 are 6 tokens, three would be 9; then 4 alone, as 2 · 4 > 7
-    assert length_buckets([3, 2, 4, 3], 7) == [[1, 0], [3], [2]]
-    assert length_buckets([3, 2, 4, 3], 9) == [[1, 0, 3], [2]]
+    # sorted 9 16 17 24, padded to 16 16 24 24: two rows of 16 are 32 tokens; 3 · 24 are 72
+    assert length_buckets([16, 9, 24, 17], 47) == [[1, 0], [3], [2]]
+    assert length_buckets([16, 9, 24, 17], 71) == [[1, 0], [3, 2]]
+    assert length_buckets([16, 9, 24, 17], 72) == [[1, 0, 3], [2]]
 
 
 def test_buckets_hold_every_index_once_and_respect_the_budget() -> None:

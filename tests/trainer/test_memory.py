@@ -138,6 +138,20 @@ def test_half_the_bytes_in_bfloat16_and_no_packing_on_a_gpu(generate_run: Path) 
     assert part(there, "packed weights") == 0
 
 
+def test_learning_in_bfloat16_on_a_cpu_counts_what_products_were_prepared(
+    models: dict[str, Path], tmp_path: Path, generate_run: Path
+) -> None:
+    run = reward_run(models, tmp_path / "reward")
+
+    def prepared(folder: Path, dtype: str, device: str) -> int:
+        found = memory.estimate(load_spec(folder), folder, dtype, device)
+        return part(found, "prepared products")
+
+    assert prepared(run, "bfloat16", "cpu") == 192 * 2**20
+    assert prepared(run, "float32", "cpu") == prepared(run, "bfloat16", "cuda") == 0
+    assert prepared(generate_run, "bfloat16", "cpu") == 0
+
+
 def test_the_need_is_the_fixed_part_and_the_largest_phase() -> None:
     found = Estimate(
         (Part("a", 100), Part("b", 30, "one"), Part("c", 20, "two"), Part("d", 25, "two"))

@@ -19,7 +19,7 @@ from trainer.reports import _information
 from trainer.scoring import Normalisation
 from trainer.stages import bestofn, prefer, reward, sft
 from trainer.trials import Tried
-from trainer.types import Sampled
+from trainer.types import Sampled, padded
 
 
 def ranking(*ranks: int, weight: float = 1.0) -> Ranking:
@@ -53,6 +53,15 @@ def test_the_mean_score_of_each_prompts_answers() -> None:
     tried = Tried([], [], [1.0, 3.0, 5.0, 5.0])
     assert tried.by_prompt(2) == [2.0, 5.0]
     assert tried.mean == 3.5
+
+
+def test_a_batch_is_at_most_an_eighth_wider_than_its_longest_row() -> None:
+    assert [padded(n) for n in (1, 8, 9, 64, 65, 128, 129, 256, 257, 2047, 2049)] == [
+        8, 8, 16, 64, 72, 128, 144, 256, 288, 2048, 2304
+    ]  # fmt: skip
+    assert all(n <= padded(n) < max(n + 8, n * 9 / 8) for n in range(1, 5000))
+    assert all(padded(padded(n)) == padded(n) for n in range(5000))
+    assert len({padded(n) for n in range(1025, 2049)}) == 8
 
 
 def test_a_linear_rate_rises_and_falls() -> None:

@@ -276,6 +276,31 @@ def test_micro_batches_and_padding_do_not_change_the_result(base: Path, tmp_path
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_no_ranking_takes_more_memory_than_the_token_budget(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four answers that do not fit behind one prompt are read two by two, and teach the same."""
+    read: list[tuple[int, int]] = []
+    own = reward.learned_scores
+
+    def noted(fit: Any, batch: Any) -> torch.Tensor:
+        read.append(tuple(batch.ids.shape))
+        return own(fit, batch)
+
+    whole = small_run(tmp_path / "whole", base, lora_layers=1)
+    run_here(whole)
+    monkeypatch.setattr(reward, "can_share", lambda *_: False)
+    monkeypatch.setattr(reward, "learned_scores", noted)
+    pieces = small_run(tmp_path / "pieces", base, lora_layers=1, token_budget=32)
+    run_here(pieces)
+    assert set(read) == {(2, 16)}
+    losses = [[e["loss"] for e in events_of(run, "metric")] for run in (whole, pieces)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    one, other = weights(whole), weights(pieces)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, other[name], atol=2e-5), name
+
+
 def test_sharing_a_prompt_does_not_change_the_result(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

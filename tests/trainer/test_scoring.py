@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from tests.tiny import make_tiny, make_tiny_reward
+from tests.tiny import make_tiny, make_tiny_encoder, make_tiny_reward
 from trainer.events import RunError
 from trainer.modeling import collate
 from trainer.placement import Placement
@@ -68,6 +69,20 @@ def test_an_answer_is_read_behind_its_prompt_with_one_end(judge: Judge) -> None:
     end = judge.tokenizer.eos_token_id
     assert [answer.count(end) for answer in answers] == [1, 1, 1, 1]
     assert answers[3] == [end]
+
+
+def test_padding_does_not_reach_beyond_the_positions_that_an_encoder_knows(tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(
+        str(make_tiny_encoder(tmp_path, scores=True)), max_position_embeddings=90
+    )
+    encoder = AutoModelForSequenceClassification.from_config(config).eval()
+    ids = [token % 20 + 5 for token in range(90)]
+    batch = collate([(ids[:60], [ids[60:]]), (ids[:20], [ids[70:]])], pad=0)
+    assert batch.ids.shape == (2, 96)
+    with torch.no_grad():
+        found = batch_scores(encoder, batch, 0)
+        plain = encoder(input_ids=torch.tensor([ids])).logits[0, 0]
+    assert float(found[0]) == pytest.approx(float(plain), abs=1e-5)
 
 
 def test_the_score_is_read_at_the_last_real_token(judge: Judge) -> None:

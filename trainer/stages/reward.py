@@ -45,8 +45,9 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from trainer import distributed, schedules
+from trainer import distributed, ranks, schedules
 from trainer.adapters import ADAPTER, adapter_parameters, add_lora, linear_names, lora_layers, merge
 from trainer.calibration import FEWEST, crossed_calibration_error, fit_temperature
 from trainer.cards import Card, with_interval, write_card
@@ -108,7 +109,7 @@ from trainer.scoring import (
     write_members,
 )
 from trainer.statistics import pair_outcomes
-from trainer.types import Batch, Lower, RunContext
+from trainer.types import Batch, Lower, RunContext, padded
 
 #: training rankings whose answers set the scale of the scores
 REFERENCE_RANKINGS = 64
@@ -613,9 +614,8 @@ def take_step(
     """
     total = 0.0
     seen: list[tuple[int, int, list[float]]] = []
-    device = next(fit.model.parameters()).device
     mine = distributed.own(chosen)
-    sizes = [sum(map(width, groups[index])) for index in mine]
+    sizes = [len(groups[index]) * max(map(width, groups[index])) for index in mine]
     buckets = length_buckets(sizes, fit.config.token_budget)
     idle: list[list[int]] = [[]] * distributed.idle_passes(len(buckets))
     for bucket in [*buckets, *idle] or [[]]:
@@ -626,15 +626,10 @@ def take_step(
                 idle_pass(fit, groups[chosen[0]])
             continue
         part = [mine[place] for place in bucket]
-        batch = collate([row for index in part for row in groups[index]], fit.pad, device)
-        if lowered is not None:
-            states = [state for index in part for state in lowered[index]]
-            result = nn.utils.rnn.pad_sequence(states, batch_first=True)
-            batch = batch._replace(lower=Lower(fit.depth, result))
-        else:
-            batch = with_lower(fit.model, batch, fit.depth)
+        rows = [row for index in part for row in groups[index]]
+        states = None if lowered is None else [one for index in part for one in lowered[index]]
         ranked = [rankings[index] for index in part]
-        loss, scores = learn(fit, batch, ranked, shares[part], len(chosen))
+        loss, scores = learn(fit, batches_of(fit, rows, states), ranked, shares[part], len(chosen))
         total += loss
         places = [(sizes[place], chosen.index(mine[place])) for place in bucket]
         right = pairs_right(scores.mean(1).tolist(), ranked)
@@ -653,8 +648,34 @@ def take_step(
     return total
 
 
+def batches_of(fit: Fit, rows: Sequence[Row], lowered: Sequence[Tensor] | None) -> list[Batch]:
+    """The rows of a micro-batch as one batch; of a ranking that is longer than the token budget as
+    several, unless the weights are split: then every process makes the same number of passes.
+    """
+    budget = math.inf if ranks.splits() else fit.config.token_budget
+    pieces: list[list[int]] = []
+    for place in range(len(rows)):
+        widest = max(width(rows[one]) for one in [*(pieces[-1] if pieces else []), place])
+        if pieces and (len(pieces[-1]) + 1) * padded(widest) <= budget:
+            pieces[-1].append(place)
+        else:
+            pieces.append([place])
+    device = next(fit.model.parameters()).device
+    found = []
+    for piece in pieces:
+        batch = collate([rows[place] for place in piece], fit.pad, device)
+        if lowered is None:
+            found.append(with_lower(fit.model, batch, fit.depth))
+            continue
+        states = nn.utils.rnn.pad_sequence([lowered[place] for place in piece], batch_first=True)
+        further = batch.ids.shape[1] - states.shape[1]
+        states = nn.functional.pad(states, (0, 0, 0, further))
+        found.append(batch._replace(lower=Lower(fit.depth, states)))
+    return found
+
+
 def learn(
-    fit: Fit, batch: Batch, rankings: Sequence[Ranking], shares: Tensor, of: int
+    fit: Fit, batches: Sequence[Batch], rankings: Sequence[Ranking], shares: Tensor, of: int
 ) -> tuple[float, Tensor]:
     """Gradients of one micro-batch of a step with so many rankings.
 
@@ -666,7 +687,7 @@ def learn(
     for learner, own in zip(reversed(fit.learners), reversed(parts), strict=True):
         if len(fit.learners) > 1:
             wear(fit.model, learner)
-        scores = training_scores(fit, batch)
+        scores = training_scores(fit, batches)
         loss = ensemble_loss(fit.config, scores, rankings, own, learner.get(LOG_NU)) / of
         loss.backward()
         total += loss.item() / len(fit.learners)
@@ -677,11 +698,27 @@ def learn(
 def idle_pass(fit: Fit, rows: Group) -> None:
     """A pass over one ranking that adds 0 to every gradient: see `distributed.idle_passes`."""
     batch = collate(rows, fit.pad, next(fit.model.parameters()).device)
-    (training_scores(fit, batch).sum() * 0.0).backward()
+    (training_scores(fit, [batch]).sum() * 0.0).backward()
 
 
-def training_scores(fit: Fit, batch: Batch) -> Tensor:
-    """Raw scores of a batch's answers by each head that learns, (n, M)."""
+def training_scores(fit: Fit, batches: Sequence[Batch]) -> Tensor:
+    """Raw scores of the batches' answers by each head that learns, (n, M).
+
+    Of several batches none keeps its states for the gradient: each is read again when its turn
+    comes (Chen et al. 2016), so a ranking takes no more memory than one of its batches.
+    """
+    if len(batches) == 1:
+        return learned_scores(fit, batches[0])
+    return torch.cat(
+        [
+            recomputed(learned_scores, fit, batch, use_reentrant=False, preserve_rng_state=False)
+            for batch in batches
+        ]
+    )
+
+
+def learned_scores(fit: Fit, batch: Batch) -> Tensor:
+    """Raw scores of one batch's answers, (n, M)."""
     if fit.members is None:
         return batch_scores(fit.model, batch, fit.pad)[:, None]
     return head_scores(fit.members, last_states(fit.model, batch))
