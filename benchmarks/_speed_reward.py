@@ -198,6 +198,7 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = {
         "epochs": 1,
         "rankings_per_step": options.per_step,
+        "lr": schedules.RATE,
         "threads": options.threads,
         "checkpoint_every": 10**6,
         "heldout_fraction": 0.0,
@@ -232,7 +233,7 @@ def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ[name] = "1"
     trl, datasets = (importlib.import_module(name) for name in ("trl", "datasets"))
-    settings = RewardConfig.from_json({"epochs": 1, "rankings_per_step": options.per_step})
+    settings = RewardConfig.from_json({"epochs": 1, "lr": schedules.RATE})
     path = resolve_path(options.model, folder)
     tokenizer = load_tokenizer(path)
     rankings, heldout = write_data(options, folder)

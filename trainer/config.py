@@ -391,9 +391,18 @@ class RewardConfig(CheckpointedConfig):
     epochs: int = knob(
         2, "times that each ranking is seen; 0 fits the head alone to the frozen base", low=0
     )
-    lr: float = knob(1e-3, "peak learning rate", low=0)
+    lr: float = knob(
+        0.0,
+        "peak learning rate; 0: 0.001 in up to 64 steps, less in more, as one over the root of "
+        "their number",
+        low=0,
+    )
     warmup: float = common("warmup", high=1)
-    rankings_per_step: int = knob(4, "rankings in one optimiser step", low=1)
+    rankings_per_step: int = knob(
+        0,
+        "rankings in one optimiser step; 0: as many as make 24 pairs, at least 4",
+        low=0,
+    )
     heldout_fraction: float = knob(
         0.2, "share of the prompts that is only tested on", low=0, high=0.9
     )

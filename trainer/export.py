@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, cast
 import pyarrow
 import pyarrow.parquet
 
+from trainer import schedules
 from trainer.checkpoints import publish
 from trainer.config import (
     MANNER,
@@ -149,6 +150,7 @@ def read_source(folder: Path) -> Source:
         training, heldout = split_by_prompt(rankings, fit.heldout_fraction)
     asked = dict.fromkeys(json.dumps(one.messages) for one in training)
     prompts = [Prompt(f"p{n}", tuple(json.loads(text))) for n, text in enumerate(asked)]
+    fit = schedules.settled(fit, [len(one.ranks) for one in training])
     done = folder / "out"
     reward = done if (done / "config.json").is_file() else None
     return Source(spec, folder, path("base"), reward, prompts, training, heldout, fit, PPOConfig())
@@ -210,7 +212,8 @@ def reply(text: str) -> list[dict[str, str]]:
 
 def openrlhf_reward(source: Source, fit: RewardConfig) -> list[Option]:
     """Our reward settings as options of `openrlhf.cli.train_rm`."""
-    pairs = 6 * fit.rankings_per_step  # four answers have six pairs
+    every = sum(math.comb(len(one.ranks), 2) for one in source.training)
+    pairs = round(fit.rankings_per_step * every / len(source.training))
     options = [
         Option("--model.model_name_or_path", str(source.policy), "input base"),
         Option("--data.dataset", "data/pairs.jsonl", "input rankings: all untied pairs"),
@@ -221,7 +224,7 @@ def openrlhf_reward(source: Source, fit: RewardConfig) -> list[Option]:
         Option("--data.apply_chat_template", "", "the tokenizer's own template"),
         Option("--data.max_len", str(fit.max_length), "max_length"),
         Option("--train.max_epochs", str(fit.epochs or 1), "epochs"),
-        Option("--train.batch_size", str(pairs), "rankings_per_step × 6 pairs of four answers"),
+        Option("--train.batch_size", str(pairs), "rankings_per_step, as pairs"),
         Option("--train.micro_batch_size", "1", ""),
         Option("--max_norm", number(fit.grad_clip or FAR), "grad_clip"),
         Option("--adam.weight_decay", number(fit.weight_decay), "weight_decay"),

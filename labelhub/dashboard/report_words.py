@@ -105,6 +105,8 @@ FIGURES: dict[str, Said] = {
     "train_prompts": Said(_("prompts learned on"), _count),
     "heldout_prompts": Said(_("prompts held out"), _count),
     "steps": Said(_("steps"), _count),
+    "rankings_per_step": Said(_("rankings in a step"), _count),
+    "lr": Said(_("peak learning rate")),
     "episodes": Said(_("answers learned from"), _count),
     "tokens": Said(_("tokens written"), _count),
     "train_tokens": Said(_("tokens of the text"), _count),

@@ -12,6 +12,7 @@ import torch
 
 from tests.tiny import tiny_tokenizer
 from trainer import ranks, schedules
+from trainer.config import RewardConfig
 from trainer.critics import head_of
 from trainer.data import Pair, Ranking
 from trainer.episodes import length_mask, sampler_gap
@@ -72,6 +73,25 @@ def test_a_linear_rate_rises_and_falls() -> None:
     assert rates == pytest.approx([0.5, 1.0, 2 / 3, 1 / 3])
     # none of them rising: the first has all of it
     assert [schedules.linear(step, 4) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_reward_run_settles_what_was_left_open() -> None:
+    def settled(answers: list[int], **config: Any) -> tuple[int, float]:
+        found = schedules.settled(RewardConfig.from_json(config), answers)
+        return found.rankings_per_step, found.lr
+
+    # 128 rankings of four: 4 · 6 pairs a step, 32 steps an epoch, two epochs
+    assert settled([4] * 128) == (4, 1e-3)
+    # twice as many steps: as far on noise at 1/√2 of the rate
+    assert settled([4] * 256) == (4, pytest.approx(1e-3 / math.sqrt(2)))
+    assert settled([4] * 128, epochs=8) == (4, pytest.approx(5e-4))
+    # pairs alone: 24 of them; 3,840 in 160 steps, twice
+    assert settled([2] * 3840) == (24, pytest.approx(1e-3 * math.sqrt(64 / 320)))
+    assert settled([3] * 10)[0] == 8
+    assert settled([9] * 10)[0] == 4  # 36 pairs each, but never fewer rankings than four
+    assert settled([2, 4] * 50)[0] == 7  # 3.5 pairs each
+    assert settled([4] * 128, rankings_per_step=1) == (1, pytest.approx(5e-4))
+    assert settled([4] * 256, lr=2e-3) == (4, 2e-3)
 
 
 def test_right_pairs_are_counted_for_each_ranking() -> None:

@@ -170,6 +170,7 @@ def run(context: RunContext) -> dict[str, Any]:
     layers = (
         checkpoint.state["layers"] if checkpoint else choose_layers(context, placement, training)
     )
+    config = schedules.settled(config, [len(one.ranks) for one in training])
     config = dataclasses.replace(config, layers=layers)
     fit = open_fit(base, config, placement, context.spec.seed)
     if config.loss == "davidson":
@@ -180,7 +181,7 @@ def run(context: RunContext) -> dict[str, Any]:
     shares = bootstrap_shares(len(training), config.ensemble, context.spec.seed)
 
     # 3. train
-    if fit.step < steps_in(config, len(training)) or not config.epochs:
+    if fit.step < schedules.steps_in(config, len(training)) or not config.epochs:
         lowered = begin(context, fit, training, groups, shares, fresh=not has_head(base))
         distributed.split(fit.model, fit.optimizer, fit.learners)
         if checkpoint:
@@ -203,6 +204,8 @@ def run(context: RunContext) -> dict[str, Any]:
         "train_pair_accuracy": accuracy(training[:REFERENCE_RANKINGS], raw),
         "train_rankings": len(training),
         "steps": fit.step,
+        "rankings_per_step": config.rankings_per_step,
+        "lr": config.lr,
         "layers": fit.model.config.num_hidden_layers,
         "normalisation": dataclasses.asdict(normalisation),
     }
@@ -542,11 +545,6 @@ def running_accuracy(fit: Fit) -> float | None:
     return sum(right for right, _ in fit.recent) / pairs if pairs else None
 
 
-def steps_in(config: RewardConfig, rankings: int) -> int:
-    """Optimiser steps of the whole training."""
-    return config.epochs * -(-rankings // config.rankings_per_step)
-
-
 @torch.no_grad()
 def first_pass(
     context: RunContext, fit: Fit, groups: Sequence[Group], *, with_states: bool
@@ -559,7 +557,7 @@ def first_pass(
     """
     rows = [row for group in groups for row in group]
     sizes = [width(row) for row in rows]
-    total = steps_in(fit.config, len(groups))
+    total = schedules.steps_in(fit.config, len(groups))
     parameter = next(trunk(fit.model).parameters())
     each = fit.model.config.hidden_size * parameter.element_size()
     keep = fit.depth > 0 and sum(sizes) * each <= fit.config.lower_mib * 2**20
@@ -999,7 +997,8 @@ def card(report: dict[str, Any]) -> Card:
         title="Reward model",
         about=(
             f"Trained on {report['train_rankings']} rankings, all pairs of a ranking as one "
-            f"element of the batch, on the first {report['layers']} layers of its base."
+            f"element of the batch, {report['rankings_per_step']} rankings a step at a rate of at "
+            f"most {report['lr']:.3g}, on the first {report['layers']} layers of its base."
         ),
         figures=figures,
         use=(
