@@ -163,14 +163,16 @@ def run(context: RunContext) -> dict[str, Any]:
     # 1. read what people ranked
     base = context.input("base")
     training, heldout = read_data(context, config)
+    config = schedules.settled(config, [len(one.ranks) for one in training])
 
     # 2. open the base with head and adapter; take up an earlier attempt
     checkpoint = resume(context)
     placement = start(context, base, checkpoint.step if checkpoint else None)
     layers = (
-        checkpoint.state["layers"] if checkpoint else choose_layers(context, placement, training)
+        checkpoint.state["layers"]
+        if checkpoint
+        else choose_layers(context, config, placement, training)
     )
-    config = schedules.settled(config, [len(one.ranks) for one in training])
     config = dataclasses.replace(config, layers=layers)
     fit = open_fit(base, config, placement, context.spec.seed)
     if config.loss == "davidson":
@@ -270,11 +272,13 @@ def arrange(fit: Fit, rankings: Sequence[Ranking]) -> list[Group]:
 # 2. model -----------------------------------------------------------------------------------------
 
 
-def choose_layers(context: RunContext, placement: Placement, training: Sequence[Ranking]) -> int:
+def choose_layers(
+    context: RunContext, config: RewardConfig, placement: Placement, training: Sequence[Ranking]
+) -> int:
     """How many of the base's first layers are kept; 0: all. Without a wish those at which a head
     that starts anew orders unseen pairs best.
     """
-    config, base = cast(RewardConfig, context.spec.config), context.input("base")
+    base = context.input("base")
     tried = depths(layers_in(base))
     wanted = config.head_start and config.even_reading and not has_head(base)
     if config.layers or not wanted or len(tried) == 1:
@@ -282,7 +286,7 @@ def choose_layers(context: RunContext, placement: Placement, training: Sequence[
 
     def find() -> int | None:
         try:
-            return best_depth(context, placement, training[:SAMPLE], tried)
+            return best_depth(context, config, placement, training[:SAMPLE], tried)
         except Stopped:
             return None  # the other processes wait for an answer
 
@@ -293,12 +297,16 @@ def choose_layers(context: RunContext, placement: Placement, training: Sequence[
 
 
 def best_depth(
-    context: RunContext, placement: Placement, sample: Sequence[Ranking], tried: Sequence[int]
+    context: RunContext,
+    config: RewardConfig,
+    placement: Placement,
+    sample: Sequence[Ranking],
+    tried: Sequence[int],
 ) -> int:
     """The number of first layers on whose states a head orders unseen pairs best; 0, all, for a
     network whose head is more than a linear layer, as an encoder's.
     """
-    config, base = cast(RewardConfig, context.spec.config), context.input("base")
+    base = context.input("base")
     losses = {}
     for layers in tried:
         only = dataclasses.replace(config, layers=layers, ensemble=1, lora_layers=0)
