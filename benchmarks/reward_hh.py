@@ -47,6 +47,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -289,29 +290,18 @@ def on_untouched(
 Result = tuple[dict[str, Any], list[float]]  # figures, and the score of each test answer in turn
 
 
-def ours(
-    options: argparse.Namespace, training: Sequence[Set], testing: Sequence[Set], seed: int
+def our_stage(
+    settings: dict[str, Any],
+    fixed: dict[str, Any],
+    options: argparse.Namespace,
+    training: Sequence[Set],
+    testing: Sequence[Set],
+    seed: int,
 ) -> Result:
-    """The reward stage; figures of its own report on the test file."""
-    config = OURS | {"threads": options.threads} | options.config
-    with tempfile.TemporaryDirectory(prefix="labelhub-hh-") as name:
-        return train(Path(name), options.model, training, testing, config, seed)
-
-
-def head_alone(
-    options: argparse.Namespace, training: Sequence[Set], testing: Sequence[Set], seed: int
-) -> Result:
-    """The reward stage without a step: the head fitted to the states of the frozen base."""
-    config = OURS | {"threads": options.threads} | options.config | {"epochs": 0}
-    with tempfile.TemporaryDirectory(prefix="labelhub-hh-") as name:
-        return train(Path(name), options.model, training, testing, config, seed)
-
-
-def shipped(
-    options: argparse.Namespace, training: Sequence[Set], testing: Sequence[Set], seed: int
-) -> Result:
-    """The reward stage as it is when nobody sets anything."""
-    config = {"threads": options.threads} | options.config
+    """The reward stage; figures of its own report on the test file. `--config` goes before
+    `settings`, and `fixed` before both.
+    """
+    config = settings | {"threads": options.threads} | options.config | fixed
     with tempfile.TemporaryDirectory(prefix="labelhub-hh-") as name:
         return train(Path(name), options.model, training, testing, config, seed)
 
@@ -416,7 +406,13 @@ def read_scores(model: Any, tokenizer: Any, sets: Sequence[Set]) -> list[float]:
     return scores
 
 
-SIDES = {"head": head_alone, "ours": ours, "shipped": shipped, "trl": theirs}
+#: the head fitted to the states of the frozen base, without a step; our settings; none of them; TRL
+SIDES: dict[str, Callable[..., Result]] = {
+    "head": partial(our_stage, OURS, {"epochs": 0}),
+    "ours": partial(our_stage, OURS, {}),
+    "shipped": partial(our_stage, {}, {}),
+    "trl": theirs,
+}
 
 
 def lists(options: argparse.Namespace, sets: Sequence[Set], seed: int) -> dict[str, Any]:

@@ -445,10 +445,22 @@ def length_buckets(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
     Shortest first; the sort is stable, so the same lengths always give the same batches.
     """
-    buckets: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if buckets and (len(buckets[-1]) + 1) * padded(lengths[index]) <= max_tokens:
-            buckets[-1].append(index)
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    parts = cut_in_order([lengths[index] for index in order], max_tokens)
+    return [[order[place] for place in part] for part in parts]
+
+
+def cut_in_order(lengths: Sequence[int], max_tokens: float) -> list[list[int]]:
+    """Indices as they stand, cut where a padded batch would hold more than `max_tokens` tokens; one
+    row at least stands in each part.
+    """
+    parts: list[list[int]] = []
+    widest = 0
+    for index, length in enumerate(lengths):
+        widest = max(widest, length)
+        if parts and (len(parts[-1]) + 1) * padded(widest) <= max_tokens:
+            parts[-1].append(index)
         else:
-            buckets.append([index])
-    return buckets
+            parts.append([index])
+            widest = length
+    return parts

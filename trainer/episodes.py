@@ -27,12 +27,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer import adapters, distributed, modeling, ranks, rewards
 from trainer.config import PPOConfig
-from trainer.data import Messages
+from trainer.data import Messages, cut_in_order
 from trainer.engines import Engine
 from trainer.judging import Reader, Scorer, Verdict, judge_texts, judge_tokens, keep_states
 from trainer.rollout import answer_seed
 from trainer.trials import text_of
-from trainer.types import Batch, Sampled, Stopwatch, padded
+from trainer.types import Batch, Sampled, Stopwatch
 
 
 @dataclass
@@ -322,14 +322,10 @@ class Packer:
 
 def by_length(rows: Sequence[Row], budget: int) -> list[list[Row]]:
     """Rows of similar length together, at most `budget` tokens with padding, one row at least."""
-    parts: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: (-row.length, row.episodes)):
-        # Longest first: the first row of a part sets the padded length of all.
-        if parts and padded(parts[-1][0].length) * (len(parts[-1]) + 1) <= budget:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return parts
+    # Longest first, so that rows of like length stand together.
+    ordered = sorted(rows, key=lambda row: (-row.length, row.episodes))
+    parts = cut_in_order([row.length for row in ordered], budget)
+    return [[ordered[place] for place in part] for part in parts]
 
 
 def make_minibatches(

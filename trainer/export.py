@@ -212,8 +212,8 @@ def reply(text: str) -> list[dict[str, str]]:
 
 def openrlhf_reward(source: Source, fit: RewardConfig) -> list[Option]:
     """Our reward settings as options of `openrlhf.cli.train_rm`."""
-    every = sum(math.comb(len(one.ranks), 2) for one in source.training)
-    pairs = round(fit.rankings_per_step * every / len(source.training))
+    answers = [len(one.ranks) for one in source.training]
+    pairs = round(fit.rankings_per_step * schedules.pairs_in(answers) / len(answers))
     options = [
         Option("--model.model_name_or_path", str(source.policy), "input base"),
         Option("--data.dataset", "data/pairs.jsonl", "input rankings: all untied pairs"),

@@ -32,11 +32,16 @@ def settled(config: RewardConfig, answers: Sequence[int]) -> RewardConfig:
     Adam goes as far on noise as on a signal. So a step has as many pairs as there, and the rate
     times √steps, how far noise leads, is no more than it was in `CALM` steps.
     """
-    pairs = sum(math.comb(count, 2) for count in answers)
+    pairs = pairs_in(answers)
     per_step = config.rankings_per_step or max(FEWEST, round(PAIRS * len(answers) / max(1, pairs)))
     config = dataclasses.replace(config, rankings_per_step=per_step)
     calm = min(1.0, math.sqrt(CALM / max(1, steps_in(config, len(answers)))))
     return dataclasses.replace(config, lr=config.lr or RATE * calm)
+
+
+def pairs_in(answers: Sequence[int]) -> int:
+    """All pairs of rankings of so many answers each, ties among them."""
+    return sum(math.comb(count, 2) for count in answers)
 
 
 def steps_in(config: RewardConfig, rankings: int) -> int:

@@ -56,6 +56,7 @@ from trainer.config import RewardConfig
 from trainer.data import (
     Pairs,
     Ranking,
+    cut_in_order,
     length_buckets,
     pairs_of,
     prompt_hash,
@@ -109,7 +110,7 @@ from trainer.scoring import (
     write_members,
 )
 from trainer.statistics import pair_outcomes
-from trainer.types import Batch, Lower, RunContext, padded
+from trainer.types import Batch, Lower, RunContext
 
 #: training rankings whose answers set the scale of the scores
 REFERENCE_RANKINGS = 64
@@ -659,24 +660,17 @@ def batches_of(fit: Fit, rows: Sequence[Row], lowered: Sequence[Tensor] | None) 
     several, unless the weights are split: then every process makes the same number of passes.
     """
     budget = math.inf if ranks.splits() else fit.config.token_budget
-    pieces: list[list[int]] = []
-    for place in range(len(rows)):
-        widest = max(width(rows[one]) for one in [*(pieces[-1] if pieces else []), place])
-        if pieces and (len(pieces[-1]) + 1) * padded(widest) <= budget:
-            pieces[-1].append(place)
-        else:
-            pieces.append([place])
     device = next(fit.model.parameters()).device
     found = []
-    for piece in pieces:
+    for piece in cut_in_order([width(row) for row in rows], budget):
         batch = collate([rows[place] for place in piece], fit.pad, device)
         if lowered is None:
             found.append(with_lower(fit.model, batch, fit.depth))
             continue
-        states = nn.utils.rnn.pad_sequence([lowered[place] for place in piece], batch_first=True)
-        further = batch.ids.shape[1] - states.shape[1]
-        states = nn.functional.pad(states, (0, 0, 0, further))
-        found.append(batch._replace(lower=Lower(fit.depth, states)))
+        length = batch.ids.shape[1]
+        own = (lowered[place] for place in piece)
+        states = [nn.functional.pad(one, (0, 0, 0, length - len(one))) for one in own]
+        found.append(batch._replace(lower=Lower(fit.depth, torch.stack(states))))
     return found
 
 
@@ -704,7 +698,7 @@ def learn(
 def idle_pass(fit: Fit, rows: Group) -> None:
     """A pass over one ranking that adds 0 to every gradient: see `distributed.idle_passes`."""
     batch = collate(rows, fit.pad, next(fit.model.parameters()).device)
-    (training_scores(fit, [batch]).sum() * 0.0).backward()
+    (learned_scores(fit, batch).sum() * 0.0).backward()
 
 
 def training_scores(fit: Fit, batches: Sequence[Batch]) -> Tensor:
