@@ -121,7 +121,10 @@ def read_rankings(path: Path) -> list[Ranking]:
 
 def read_weighty(path: Path) -> list[Ranking]:
     """The rankings that count: one of weight 0 takes no place in a step either."""
-    return [ranking for ranking in read_rankings(path) if ranking.weight]
+    weighty = [ranking for ranking in read_rankings(path) if ranking.weight]
+    if not weighty:
+        raise DataError(f"{path}: every ranking has weight 0; give some of them a weight.")
+    return weighty
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -423,17 +426,25 @@ def with_heldout(
     Somebody else's test may share prompts with what is trained on (13 of 1,171 in HH-RLHF, cut to
     the last turns): that is told, not refused, and nothing is taken out of either.
     """
-    if "heldout" not in context.spec.inputs:
-        return split_by_prompt(lines, fraction)
-    heldout = list(read(context.input("heldout")))
-    if shared := shared_prompts(lines, heldout):
+    given = context.input("heldout") if "heldout" in context.spec.inputs else None
+    training, heldout = parted(lines, read, given, fraction)
+    if given is not None and (shared := shared_prompts(training, heldout)):
         count = sum(prompt_hash(line.messages) in shared for line in heldout)
         message = (
             f"{count} of the {len(heldout)} lines of the input heldout have a prompt that is "
             "trained on as well, which may flatter the figures; take them out of one of the two."
         )
         context.emit("alert", code="heldout_trained_on", message=message)
-    return list(lines), heldout
+    return training, heldout
+
+
+def parted(
+    lines: Sequence[R], read: Callable[[Path], Sequence[R]], heldout: Path | None, fraction: float
+) -> tuple[list[R], list[R]]:
+    """(training, held out): the lines of the file `heldout`, without one a share of the prompts."""
+    if heldout is None:
+        return split_by_prompt(lines, fraction)
+    return list(lines), list(read(heldout))
 
 
 # tokens -------------------------------------------------------------------------------------------

@@ -79,10 +79,14 @@ class Busy(RunError):
     """Another process runs the folder."""
 
 
-def no_number(what: str, step: int) -> Diverged:
-    """What to do when `what` is NaN or infinite at a step. Going on would only repeat it."""
+def no_number(what: str, step: int, rate: float | None = None) -> Diverged:
+    """What to do when `what` is NaN or infinite at a step. Going on would only repeat it.
+
+    `rate` is the one that was taken, where the run settled it itself.
+    """
+    lower = "a lower config.lr" if rate is None else f"a config.lr below {rate:.2g}"
     return Diverged(
-        f"{what} no number any more at step {step}: take a lower config.lr and a new run folder; "
+        f"{what} no number any more at step {step}: take {lower} and a new run folder; "
         "the checkpoints from before that step are kept."
     )
 

@@ -45,8 +45,9 @@ from trainer.data import (
     Prompt,
     Ranking,
     pairs_of,
+    parted,
     read_prompts,
-    read_rankings,
+    read_weighty,
     split_by_prompt,
 )
 from trainer.events import RunError
@@ -143,11 +144,9 @@ def read_source(folder: Path) -> Source:
             f"{folder} is a run of stage “{spec.stage}”; give the folder of a reward or ppo run."
         )
     fit = cast(RewardConfig, spec.config)
-    rankings = read_rankings(path("rankings"))
-    if "heldout" in spec.inputs:
-        training, heldout = rankings, read_rankings(path("heldout"))
-    else:
-        training, heldout = split_by_prompt(rankings, fit.heldout_fraction)
+    rankings = read_weighty(path("rankings"))
+    given = path("heldout") if "heldout" in spec.inputs else None
+    training, heldout = parted(rankings, read_weighty, given, fit.heldout_fraction)
     asked = dict.fromkeys(json.dumps(one.messages) for one in training)
     prompts = [Prompt(f"p{n}", tuple(json.loads(text))) for n, text in enumerate(asked)]
     fit = schedules.settled(fit, [len(one.ranks) for one in training])
@@ -193,7 +192,7 @@ def pair_lines(rankings: Sequence[Ranking], config: RewardConfig) -> list[dict[s
             pairs.gap.tolist(),
             strict=True,
         ):
-            if not tied and ranking.weight:
+            if not tied:
                 lines.append(
                     {
                         "prompt": list(ranking.messages),

@@ -17,6 +17,7 @@ from tests.tiny import make_tiny, make_tiny_reward, write_prompts
 from tests.trainer.judging import make_run, ranking_lines, read_lines, write_lines
 from trainer.__main__ import main
 from trainer.config import load_spec
+from trainer.data import read_weighty, split_by_prompt
 from trainer.manifests import verify_manifest
 
 #: options that OpenRLHF 0.11 knows, as far as an export writes them
@@ -285,6 +286,27 @@ def test_rankings_become_pairs(reward_run: Path, models: dict[str, Path], tmp_pa
     assert read_lines(dest / "data" / "pairs.jsonl") == pairs
     assert read_lines(dest / "data" / "heldout.jsonl") == pairs
     assert not (dest / "train_ppo.sh").exists()  # there is no reward model yet
+
+
+def test_what_weighs_nothing_stays_here_and_the_same_prompts_are_held_out(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    lines = ranking_lines(40)
+    for number, line in enumerate(lines):
+        line["weight"] = float(number % 2)
+    data = write_lines(tmp_path / "rankings.jsonl", lines)
+    run = make_run(tmp_path / "rm", "reward", {"base": models["policy"], "rankings": data})
+    (run / "out").symlink_to(models["reward"])
+    training, heldout = split_by_prompt(read_weighty(data), 0.2)
+    dest = export(run, tmp_path / "there", "openrlhf")
+    for name, rankings in (("pairs", training), ("heldout", heldout)):
+        prompts = {
+            json.dumps(line["prompt"]) for line in read_lines(dest / "data" / f"{name}.jsonl")
+        }
+        told = [one for one in rankings if max(one.ranks) > 1]  # a single tie has no pair
+        assert prompts == {json.dumps(list(one.messages)) for one in told}
+    asked = [json.dumps(line["input"]) for line in read_lines(dest / "data" / "prompts.jsonl")]
+    assert sorted(asked) == sorted(json.dumps(list(one.messages)) for one in training)
 
 
 def test_a_finished_reward_run_brings_its_model_along(

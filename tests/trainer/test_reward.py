@@ -718,8 +718,16 @@ def test_it_names_file_and_line_of_a_broken_ranking(base: Path, tmp_path: Path) 
     assert "rankings.jsonl:3: 'ranks' leaves out answer 'p0-2-1'" in sentence
 
 
-def test_it_stops_when_the_loss_is_no_number(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rankings_that_all_weigh_nothing_are_refused(base: Path, tmp_path: Path) -> None:
+    lines = [line | {"weight": 0.0} for line in ranking_lines(3)]
+    said = refused(base, tmp_path / "run", lines)
+    assert "rankings.jsonl: every ranking has weight 0; give some of them a weight." in said
+
+
+@pytest.mark.parametrize(("lr", "taken"), [(1e-2, "0.01"), (0.0, "0.001")])
+def test_it_stops_when_the_loss_is_no_number_and_names_the_rate_that_was_taken(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lr: float, taken: str
 ) -> None:
     monkeypatch.setattr(reward, "weighted_sum", lambda losses, weight: losses.sum() * math.nan)
-    assert "lower config.lr" in refused(base, tmp_path / "run", ranking_lines(8), **QUICK)
+    said = refused(base, tmp_path / "run", ranking_lines(8), **QUICK | {"lr": lr})
+    assert f"take a config.lr below {taken} and a new run folder" in said

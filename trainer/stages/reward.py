@@ -235,8 +235,6 @@ def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking],
     """Training rankings, weights brought to mean 1, and held-out ones."""
     rankings = read_weighty(context.input("rankings"))
     training, heldout = with_heldout(context, rankings, read_weighty, config.heldout_fraction)
-    if not training:
-        raise RunError("Every training ranking has weight 0; give some of them a weight.")
     mean = sum(ranking.weight for ranking in training) / len(training)
     if not any(max(ranking.ranks) > 1 for ranking in training):
         raise RunError(
@@ -646,7 +644,7 @@ def take_step(
     limit = fit.config.grad_clip or math.inf
     norms = [distributed.clip_gradients(own.values(), limit) for own in fit.learners]
     if not (math.isfinite(total) and all(map(math.isfinite, norms))):
-        raise no_number("The loss is", fit.step + 1)
+        raise no_number("The loss is", fit.step + 1, fit.config.lr)
     for group in fit.optimizer.param_groups:
         group["lr"] = rate
     fit.optimizer.step()
