@@ -846,6 +846,8 @@ def run_file(file: str, mutants: Sequence[Mutant], folder: Path) -> int:
     settings = folder / "pytest.ini"
     settings.write_text(f"[pytest]\npythonpath = {ROOT}\naddopts = --import-mode=importlib\n")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["NUMBA_OPT"] = "0"  # each bug is compiled: quickly, though slow code comes out
+    numba.config.reload_config()
     numba.config.CACHE_DIR = str(folder)
     planting = Planting(mutants)
     options = ["-q", "-c", str(settings), "--rootdir", str(ROOT), "--noconftest", "-s"]
