@@ -271,7 +271,7 @@ def ppo_trainer(options: argparse.Namespace) -> Any:
         cliprange_value=0.2,
         vf_coef=0.1,
         gamma=1.0,
-        lam=0.95,
+        lam=1.0,
         learning_rate=1e-4,
         num_sample_generations=0,
         gradient_checkpointing=False,

@@ -516,7 +516,7 @@ class PPOConfig(CheckpointedConfig):
         1e-3, "learning rate of the policy; full training wants about a hundredth", low=0
     )
     lr_schedule: str = knob(
-        "constant",
+        "linear",
         "how the learning rates of policy and critic go on; linear: down in a line, to nothing "
         "behind the last step",
         choices=("constant", "linear"),
@@ -561,7 +561,7 @@ class PPOConfig(CheckpointedConfig):
     value_clip: float = knob(0.2, "how far a value may move from its old value", low=0.0)
     vf_coef: float = knob(0.1, "weight of the value loss", low=0)
     gamma: float = knob(1.0, "discount from token to token", low=0, high=1)
-    lam: float = knob(0.95, "lambda of the generalised advantage estimate", low=0, high=1)
+    lam: float = knob(1.0, "lambda of the generalised advantage estimate", low=0, high=1)
     whiten: bool = knob(True, "bring advantages to mean 0 and variance 1")
     missing_eos_penalty: float = knob(
         0.0, "taken from the score of an answer without its end", low=0

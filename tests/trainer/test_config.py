@@ -189,7 +189,7 @@ def test_an_update_that_adds_a_setting_is_no_change_but_another_default_is() -> 
     assert parse_spec(ppo(config={"critic_warmup": 5})).changes_since(before) == [
         "config.critic_warmup was 0 and is 5"
     ]
-    assert now.changes_since(before | {"config.lam": 0.9}) == ["config.lam was 0.9 and is 0.95"]
+    assert now.changes_since(before | {"config.lam": 0.9}) == ["config.lam was 0.9 and is 1.0"]
     assert now.changes_since(before | {"config.gone": 1}) == ["config.gone was 1 and is not given"]
 
 

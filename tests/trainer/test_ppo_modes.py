@@ -381,7 +381,7 @@ def test_an_alarm_is_raised_once(models: Path, tmp_path: Path) -> None:
     """A policy that learns to say one word alone loses its variety."""
     run = prepare(
         tmp_path / "run", models, {}, steps=8, lr=5e-2, kl_coef=0.0, kl_budget=0.0, target_kl=0.0,
-        episodes_per_step=32,
+        episodes_per_step=32, lr_schedule="constant",
     )  # fmt: skip
     report = run_here(run)
     codes = [event["code"] for event in events_of(run, "alert")]
