@@ -375,8 +375,6 @@ def openrlhf_ppo_losses(ppo: PPOConfig) -> list[str]:
             f"`lora_layers`): the actor's learning rate is then {number(FULL_LR)}, as `lr` is an "
             "adapter's."
         )
-    if ppo.lr_schedule == "linear":
-        found.append("The learning rate falls along a cosine, not in a line (`lr_schedule`).")
     return found
 
 
@@ -474,8 +472,10 @@ def verl_ppo(source: Source, reward: Path) -> list[Option]:
         Option("trainer.experiment_name", source.folder.name, ""),
         Option("trainer.default_local_dir", "out", ""),
     ]
+    schedule = "cosine" if ppo.lr_schedule == "linear" else "constant"  # they have no other
     for part in both:
         options += [
+            Option(f"{part}.optim.lr_scheduler_type", schedule, "lr_schedule"),
             Option(f"{part}.ppo_epochs", str(ppo.epochs), "epochs"),
             Option(f"{part}.ppo_mini_batch_size", str(minibatch), "prompts of a minibatch"),
             Option(f"{part}.ppo_micro_batch_size_per_gpu", "8", ""),
@@ -506,8 +506,6 @@ def verl_losses(ppo: PPOConfig) -> list[str]:
         found.append(f"Rewards have no bounds (`score_clip` {number(ppo.score_clip)}).")
     if ppo.lora:
         found.append("Every layer gets an adapter, not the top ones alone (`lora_layers`).")
-    if ppo.lr_schedule == "linear":
-        found.append("The learning rate does not fall (`lr_schedule`).")
     return found
 
 
@@ -523,6 +521,8 @@ def ppo_losses(source: Source, reward: Path) -> list[str]:
         "The critic is a whole model, which begins as the reward model and learns at a rate of "
         f"{number(CRITIC_LR)}: `critic`, `critic_lr` and `vf_coef` say nothing.",
     ]
+    if ppo.lr_schedule == "linear":
+        found.append("The learning rates fall along a cosine, not in a line (`lr_schedule`).")
     if ppo.kl_budget:
         found.append(
             f"The KL budget (`kl_budget`, {number(ppo.kl_budget)} nats a reply), at which ours "

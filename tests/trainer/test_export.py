@@ -52,6 +52,7 @@ algorithm.kl_ctrl.target_kl algorithm.kl_ctrl.horizon actor_rollout_ref.model.pa
 actor_rollout_ref.model.enable_gradient_checkpointing actor_rollout_ref.model.lora_rank
 actor_rollout_ref.model.lora_alpha actor_rollout_ref.model.target_modules
 actor_rollout_ref.actor.optim.lr actor_rollout_ref.actor.clip_ratio
+actor_rollout_ref.actor.optim.lr_scheduler_type critic.optim.lr_scheduler_type
 actor_rollout_ref.actor.grad_clip actor_rollout_ref.actor.loss_agg_mode
 actor_rollout_ref.actor.ppo_epochs actor_rollout_ref.actor.ppo_mini_batch_size
 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu actor_rollout_ref.rollout.name
@@ -226,6 +227,22 @@ def test_every_setting_is_carried_over_or_named_as_different(
             forgotten.append(setting.name)
         change(run, **{setting.name: now})
     assert forgotten == []
+
+
+@pytest.mark.parametrize(("schedule", "theirs"), [("linear", "cosine"), ("constant", "constant")])
+def test_rates_that_fall_here_fall_there(
+    schedule: str, theirs: str, ppo_run: Path, tmp_path: Path
+) -> None:
+    change(ppo_run, lr_schedule=schedule)
+    sentence = "The learning rates fall along a cosine, not in a line"
+    for target in ("openrlhf", "verl"):
+        dest = export(ppo_run, tmp_path / target, target)
+        assert (sentence in told(dest)[1]) == (schedule == "linear")
+    options = options_of(tmp_path / "openrlhf" / "train_ppo.sh", "openrlhf.cli.train_ppo_ray")
+    keys = overrides_of(tmp_path / "verl" / "train_ppo.sh")
+    for model, part in (("actor", "actor_rollout_ref.actor"), ("critic", "critic")):
+        assert options[f"{model}.lr_scheduler"][0].startswith(theirs)
+        assert keys[f"{part}.optim.lr_scheduler_type"] == theirs
 
 
 @pytest.mark.parametrize("target", ["openrlhf", "verl"])
