@@ -82,7 +82,7 @@ class Busy(RunError):
 def no_number(what: str, step: int, rate: float | None = None) -> Diverged:
     """What to do when `what` is NaN or infinite at a step. Going on would only repeat it.
 
-    `rate` is the one that was taken, where the run settled it itself.
+    `rate` is the one that was taken, from stages that settle it where config.lr is left open.
     """
     lower = "a lower config.lr" if rate is None else f"a config.lr below {rate:.2g}"
     return Diverged(

@@ -320,8 +320,8 @@ def test_what_weighs_nothing_stays_here_and_the_same_prompts_are_held_out(
         prompts = {
             json.dumps(line["prompt"]) for line in read_lines(dest / "data" / f"{name}.jsonl")
         }
-        told = [one for one in rankings if max(one.ranks) > 1]  # a single tie has no pair
-        assert prompts == {json.dumps(list(one.messages)) for one in told}
+        ordered = [one for one in rankings if max(one.ranks) > 1]  # a single tie has no pair
+        assert prompts == {json.dumps(list(one.messages)) for one in ordered}
     asked = [json.dumps(line["input"]) for line in read_lines(dest / "data" / "prompts.jsonl")]
     assert sorted(asked) == sorted(json.dumps(list(one.messages)) for one in training)
 
