@@ -41,6 +41,19 @@ def rank(page: Page, order: str = "abc") -> None:
         page.keyboard.press(key)
 
 
+def is_post(route: Route) -> bool:
+    return route.request.method == "POST"
+
+
+def stop_posts(page: Page, stop: Callable[[Route], None] = Route.abort) -> None:
+    """From now on no ranking gets through; `page.unroute(BOARD)` ends it.
+
+    Before the board is opened: an open page hears of a route a little later than of a key press.
+    """
+    assert page.url == "about:blank"
+    page.route(BOARD, lambda route: stop(route) if is_post(route) else route.continue_())
+
+
 def kept(page: Page) -> list[dict[str, Any]]:
     """What waits in the browser."""
     return list(json.loads(page.evaluate("localStorage.getItem('labelhub.outbox')") or "[]"))
@@ -73,8 +86,8 @@ def test_a_ranking_without_a_line_waits_and_goes_by_itself(
 
 def test_it_is_sent_from_any_other_page(open_page: Open, project: Project, ann: User) -> None:
     page = open_page(ann)
+    stop_posts(page)
     start(page)
-    page.route(BOARD, lambda route: route.abort() if is_post(route) else route.continue_())
     rank(page)
     expect(page.locator("#outbox")).to_contain_text(WAITS)
     page.unroute(BOARD)
@@ -91,17 +104,13 @@ def test_it_is_sent_from_any_other_page(open_page: Open, project: Project, ann: 
 def test_an_answer_that_was_lost_on_the_way_makes_no_second_ranking(
     open_page: Open, project: Project, ann: User
 ) -> None:
-    page = open_page(ann)
-    start(page)
-
     def lose_the_answer(route: Route) -> None:
-        if is_post(route):
-            route.fetch()
-            route.abort()
-        else:
-            route.continue_()
+        route.fetch()
+        route.abort()
 
-    page.route(BOARD, lose_the_answer)
+    page = open_page(ann)
+    stop_posts(page, lose_the_answer)
+    start(page)
     rank(page)
     expect(page.locator("#outbox")).to_contain_text(WAITS)
     assert Ranking.objects.count() == 1
@@ -136,8 +145,8 @@ def test_after_a_reload_the_same_set_keeps_its_key(
     open_page: Open, project: Project, ann: User
 ) -> None:
     page = open_page(ann)
+    stop_posts(page)
     start(page)
-    page.route(BOARD, lambda route: route.abort() if is_post(route) else route.continue_())
     rank(page)
     expect(page.locator("#outbox")).to_contain_text(WAITS)
     key = page.locator("input[name=key]").input_value()
@@ -291,10 +300,6 @@ def test_without_script_the_form_is_sent_as_ever(
 
 
 # --- the next set, ahead
-
-
-def is_post(route: Route) -> bool:
-    return route.request.method == "POST"
 
 
 def test_the_next_set_is_lent_ahead_and_both_are_given_back(
