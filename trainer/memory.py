@@ -41,6 +41,8 @@ SWITCH = "LABELHUB_MEMORY_CHECK"
 MIB, GIB = 2**20, 2**30
 #: interpreter and libraries without any model: the trainer's own stages, those that load TRL
 PROCESS, PROCESS_TRL = 430 * MIB, 590 * MIB
+#: numba and what it compiled (decoding.py), where answers are written on a CPU
+COMPILED = 100 * MIB
 #: what oneDNN keeps for products in bfloat16: about .75 MiB for each of the last 256 shapes
 #: (`__main__.set_environment`), and texts of all lengths come to as many
 PREPARED = 192 * MIB
@@ -336,6 +338,8 @@ class Plan:
         shared = net.lean and self.device == "cpu" and many > 1
         tokens = (prompts if shared else rows) * prompt + rows * new
         self.add("key-value cache", tokens * net.layers * 2 * net.key_width * self.size, phase)
+        if self.device == "cpu":
+            self.add("numba and what it compiled", COMPILED)
         self.add("one layer of it copied", tokens * 2 * net.key_width * self.size, phase)
         self.add("logits", rows * net.vocabulary * (self.size + 12), phase)
         self.states(net, prompts * prompt, prompt, phase, layers=0)

@@ -152,6 +152,18 @@ def test_learning_in_bfloat16_on_a_cpu_counts_what_products_were_prepared(
     assert prepared(generate_run, "bfloat16", "cpu") == 0
 
 
+def test_writing_on_a_cpu_counts_the_compiler(
+    models: dict[str, Path], tmp_path: Path, generate_run: Path
+) -> None:
+    def compiler(folder: Path, device: str) -> int:
+        found = memory.estimate(load_spec(folder), folder, "float32", device)
+        return part(found, "numba and what it compiled")
+
+    assert compiler(generate_run, "cpu") == 100 * 2**20
+    assert compiler(generate_run, "cuda") == 0
+    assert compiler(reward_run(models, tmp_path / "reward"), "cpu") == 0
+
+
 def test_the_need_is_the_fixed_part_and_the_largest_phase() -> None:
     found = Estimate(
         (Part("a", 100), Part("b", 30, "one"), Part("c", 20, "two"), Part("d", 25, "two"))
