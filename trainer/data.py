@@ -438,6 +438,21 @@ def with_heldout(
     return training, heldout
 
 
+def rankings_of(context: RunContext, fraction: float) -> tuple[list[Ranking], list[Ranking]]:
+    """(training, held out) of the input `rankings`, as with_heldout gives them; each has a weight.
+
+    Refuses training rankings of which none prefers anything.
+    """
+    lines = read_weighty(context.input("rankings"))
+    training, heldout = with_heldout(context, lines, read_weighty, fraction)
+    if not any(max(ranking.ranks) > 1 for ranking in training):
+        raise RunError(
+            "Every training ranking that has a weight is one single tie, from which nothing can be "
+            "learned; add rankings that prefer something."
+        )
+    return training, heldout
+
+
 def parted(
     lines: Sequence[R], read: Callable[[Path], Sequence[R]], heldout: Path | None, fraction: float
 ) -> tuple[list[R], list[R]]:

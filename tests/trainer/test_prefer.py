@@ -416,7 +416,7 @@ def test_rankings_that_are_all_ties_are_refused(things: Path, tmp_path: Path) ->
     (tmp_path / "policy").symlink_to(things / "policy")
     tie = ranking("tea") | {"ranks": dict.fromkeys("abcd", 1)}
     write_lines(tmp_path / "rankings.jsonl", [tie, ranking("cat", weight=0.0)])
-    with pytest.raises(RunError, match="is one single tie or has weight 0"):
+    with pytest.raises(RunError, match="that has a weight is one single tie"):
         run_here(make_run(tmp_path / "run", tmp_path, heldout_fraction=0.0))
 
 

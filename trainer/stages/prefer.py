@@ -46,12 +46,10 @@ from trainer.data import (
     Ranking,
     pairs_of,
     prompt_hash,
+    rankings_of,
     read_prompts,
-    read_weighty,
     split_by_prompt,
-    with_heldout,
 )
-from trainer.events import RunError
 from trainer.modeling import (
     answer_ids,
     chat_ids,
@@ -179,7 +177,7 @@ class Choice:
 def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     """Learn from pairs of answers."""
     # 1. read what people ranked
-    training, heldout = read_data(context, config)
+    training, heldout = rankings_of(context, config.heldout_fraction)
 
     # 2. open the policy, and an earlier attempt's checkpoint
     opened = open_policy(context, config)
@@ -209,19 +207,6 @@ def run_dpo(context: RunContext, config: PreferConfig) -> dict[str, Any]:
     # 5. publish
     publish(context.out, lambda folder: write_out(opened, finished, folder, report))
     return report
-
-
-def read_data(context: RunContext, config: PreferConfig) -> tuple[list[Ranking], list[Ranking]]:
-    """(training rankings, held-out ones); no ranking weighs nothing."""
-    rankings, heldout = with_heldout(
-        context, read_weighty(context.input("rankings")), read_weighty, config.heldout_fraction
-    )
-    if not any(max(one.ranks) > 1 for one in rankings):
-        raise RunError(
-            "Every training ranking is one single tie or has weight 0, from which nothing can be "
-            "learned; add rankings that prefer something."
-        )
-    return rankings, heldout
 
 
 def choices_of(

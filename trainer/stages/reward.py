@@ -60,8 +60,7 @@ from trainer.data import (
     length_buckets,
     pairs_of,
     prompt_hash,
-    read_weighty,
-    with_heldout,
+    rankings_of,
 )
 from trainer.events import RunError, Stopped, no_number
 from trainer.headstart import start_heads, unseen_loss
@@ -233,14 +232,8 @@ def run(context: RunContext) -> dict[str, Any]:
 
 def read_data(context: RunContext, config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
     """Training rankings, weights brought to mean 1, and held-out ones."""
-    rankings = read_weighty(context.input("rankings"))
-    training, heldout = with_heldout(context, rankings, read_weighty, config.heldout_fraction)
+    training, heldout = rankings_of(context, config.heldout_fraction)
     mean = sum(ranking.weight for ranking in training) / len(training)
-    if not any(max(ranking.ranks) > 1 for ranking in training):
-        raise RunError(
-            "Every training ranking is one single tie, from which nothing can be learned; "
-            "add rankings that prefer something."
-        )
     return [dataclasses.replace(one, weight=one.weight / mean) for one in training], heldout
 
 
