@@ -368,7 +368,12 @@ class SFTConfig(CheckpointedConfig):
     weight_decay: float = common("weight_decay")
     grad_clip: float = common("grad_clip")
     activation_checkpointing: bool = common("activation_checkpointing")
-    token_budget: int = knob(1024, "tokens that are measured at once", low=8)
+    token_budget: int = knob(
+        1024,
+        "tokens that go through the model at once: where answers are measured, and on a CPU where "
+        "they are learned from, too",
+        low=8,
+    )
     checkpoint_every: int = common("checkpoint_every")
 
     @property
@@ -741,7 +746,12 @@ class BestOfNConfig(CheckpointedConfig):
     weight_decay: float = common("weight_decay")
     grad_clip: float = common("grad_clip")
     activation_checkpointing: bool = common("activation_checkpointing")
-    token_budget: int = knob(1024, "tokens that are measured at once", low=8)
+    token_budget: int = knob(
+        1024,
+        "tokens that go through the model at once: where answers are measured, and on a CPU where "
+        "they are learned from, too",
+        low=8,
+    )
     checkpoint_every: int = common("checkpoint_every")
 
     @property

@@ -56,6 +56,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 #: what there is of an embedding that the head shares where accelerate splits it: the weight, what
 #: it was gathered into, the gradients of both its uses, their sum, and that sum as it is sent
 COPIES = 6
+#: entries of the vocabulary that TRL's head takes at once
+TILE = 32768
 #: a float32 weight's gradient and its two moments (Adam), in bytes; with the weight itself 16
 LEARNED = 12
 
@@ -457,8 +459,12 @@ def plan_sft(plan: Plan) -> None:
         plan.learned(net, share)
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
     row = plan.longest("pairs", most=min(config.max_length, net.window))
-    _trainer_states(plan, net, micro * (config.max_length if config.packing else row), row, layers)
-    plan.head(net, max(config.token_budget, row), "testing")
+    tokens = micro * config.max_length if config.packing else _parted(plan, micro, row)
+    _trainer_states(plan, net, tokens, row, layers)
+    # TRL's head takes the vocabulary tile by tile, each in float32, too
+    tile = min(net.vocabulary, TILE)
+    plan.add("a tile of logits", tokens * tile * (plan.size + 4), "training")
+    plan.head(net, HEAD_ROWS, "testing")
 
 
 def plan_prefer(plan: Plan) -> None:
@@ -512,8 +518,17 @@ def plan_bestofn(plan: Plan) -> None:
             plan.learned(net)
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
     row = prompt + config.max_new_tokens
-    _trainer_states(plan, net, micro * row, row, net.layers)
-    plan.head(net, 2 * micro * row, "training")
+    tokens = _parted(plan, micro, row)
+    _trainer_states(plan, net, tokens, row, net.layers)
+    # only what an answer's tokens are foretold from reaches the head, which needs a gradient
+    plan.head(net, 2 * min(tokens, micro * config.max_new_tokens), "training")
+
+
+def _parted(plan: Plan, rows: int, row: int) -> int:
+    """Tokens of a pass over so many rows of at most that length (trl_loop.Parted)."""
+    if plan.device != "cpu" or ranks.world() > 1:
+        return rows * row
+    return min(rows * row, max(plan.config.token_budget, row))
 
 
 def _trainer_states(plan: Plan, net: Network, tokens: int, row: int, layers: int) -> None:

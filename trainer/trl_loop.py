@@ -12,11 +12,13 @@ TRL itself is imported by its two stages alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +26,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
 from trainer import distributed, ranks
 from trainer.adapters import merged_state
 from trainer.checkpoints import CHECKPOINTS, Checkpoint, load_optimizer, optimizer_state, record
+from trainer.data import length_buckets
 from trainer.events import RunError, Stopped, no_number
 from trainer.manifests import DRAFT
 from trainer.modeling import load_policy
 from trainer.placement import Placement
-from trainer.types import RunContext
+from trainer.types import IGNORED, RunContext
 
 
 @dataclass
@@ -171,6 +175,37 @@ class Kept:
             torch.random.set_rng_state(self.journey.checkpoint.tensors["random"])
 
 
+#: what TRL's head says of each token
+FUSED = {"log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"}
+
+
+class Parted(Kept):
+    """Kept, for rows that the collator padded on the right: on a CPU those of like length go
+    through the model together, as padding costs there what an answer costs.
+
+    The gradient is the same, as the loss is a sum over tokens.
+    """
+
+    def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+        step = super().training_step  # type: ignore[misc]
+        if self.args.device.type != "cpu" or ranks.world() > 1 or "attention_mask" not in inputs:
+            return step(model, inputs, *rest)
+        config: Any = self.journey.context.spec.config
+        parts = parts_of(inputs, config.token_budget)
+        return sum(step(model, part, *rest) for part in parts)
+
+
+def parts_of(inputs: Mapping[str, Tensor], token_budget: int) -> list[dict[str, Tensor]]:
+    """A padded batch as smaller ones of at most `token_budget` tokens (or one row), each as wide as
+    its longest row; tensors are (rows, positions).
+    """
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    return [
+        {name: column[rows, : max(lengths[row] for row in rows)] for name, column in inputs.items()}
+        for rows in length_buckets(lengths, token_budget)
+    ]
+
+
 class Reporter(TrainerCallback):
     """Carries the trainer's figures into events, and a wish to stop into the trainer."""
 
@@ -282,6 +317,55 @@ def take_over(plain: nn.Module, trained: Any) -> None:
     split = {name: one for name, one in named if hasattr(one, "ds_tensor")}
     for name, tensor in (given | split).items():
         own[name].copy_(distributed.whole_tensor(tensor))
+
+
+@contextlib.contextmanager
+def narrowed(network: nn.Module, mask: Tensor) -> Iterator[None]:
+    """Within, a model's head gets of its network only the states where `mask` (rows, positions − 1)
+    is true, as one row: those of prompts and padding cost as much as others and predict nothing.
+    """
+
+    def narrow(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+        outputs.last_hidden_state = outputs.last_hidden_state[:, :-1][mask][None]
+        return outputs
+
+    hook = network.register_forward_hook(narrow)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def narrow_head(model: Any, network: nn.Module | None = None) -> None:
+    """Let TRL's head, which gives log-probabilities without logits, see narrowed states.
+
+    On a GPU with Triton it leaves the others out itself, elsewhere it computes them all. `network`
+    is what the model's states come from, where the model does not have it itself.
+    """
+    if isinstance(model, PeftModel):
+        model = model.get_base_model()
+    network = network or model.base_model
+    whole = model.forward
+
+    @functools.wraps(whole)
+    def forward(*given: Any, labels: Any = None, fused_lm_head: bool = False, **named: Any) -> Any:
+        if labels is not None:
+            named["labels"] = labels
+        if not fused_lm_head:
+            return whole(*given, **named)
+        mask = labels[:, 1:] != IGNORED
+        if not mask.any():  # nothing to score
+            return whole(*given, fused_lm_head=True, **named)
+        del named["labels"]
+        named["shift_labels"] = labels[:, 1:][mask][None]
+        with narrowed(network, mask):
+            outputs = whole(*given, fused_lm_head=True, **named)
+        for name in FUSED & outputs.keys():
+            outputs[name] = outputs[name].new_zeros(mask.shape).masked_scatter(mask, outputs[name])
+        outputs.label_mask = mask
+        return outputs
+
+    model.forward = forward
 
 
 def train(fit: Any, journey: Journey) -> None:

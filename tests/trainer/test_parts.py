@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.tiny import tiny_tokenizer
 from trainer import ranks, schedules
@@ -213,13 +214,26 @@ def test_the_loss_of_the_winners_is_a_part_of_the_steps_mean_over_tokens(
     What follows the last token is foretold, too, but nobody knows it.
     """
     chances = torch.tensor([[[0.25, 0.75], [0.875, 0.125], [0.001, 0.999]]])
-    outputs = SimpleNamespace(logits=chances.log())
+    model = Foretelling(chances.log())
     labels = torch.tensor([[bestofn.IGNORED, 1, 0]])
     inputs = {"input_ids": labels, "attention_mask": labels, "labels": labels}
     monkeypatch.setattr(ranks, "world", lambda: world)
-    fit: Any = SimpleNamespace()
-    loss = bestofn.Fit.compute_loss(fit, lambda **_: outputs, inputs, num_items_in_batch=4)
+    fit: Any = SimpleNamespace(model=model)
+    loss = bestofn.Fit.compute_loss(fit, model, inputs, num_items_in_batch=4)
     assert float(loss) == pytest.approx(world * 0.1053034, abs=1e-6)
+
+
+class Foretelling(nn.Module):
+    """A model whose states are its logits, always the same."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+        self.base_model = nn.Identity()
+
+    def forward(self, **_: Any) -> Any:
+        states = self.base_model(SimpleNamespace(last_hidden_state=self.logits))
+        return SimpleNamespace(logits=states.last_hidden_state)
 
 
 def test_a_row_to_learn_has_one_end_and_knows_where_its_answer_begins() -> None:

@@ -226,6 +226,32 @@ def test_micro_batches_of_any_size_give_the_same_steps(things: Path, tmp_path: P
         assert norms[micro] == pytest.approx(norms[8], rel=1e-5)
 
 
+def test_rows_of_like_length_go_through_together_and_give_the_same_steps(
+    tmp_path: Path,
+) -> None:
+    """Seven rows of 5 to 11 tokens: one pass of all of them, or passes of 16 tokens when padded."""
+    make_tiny(tmp_path)
+    asked = [{"role": "user", "content": "tea"}]
+    answers = [" ".join(WORDS[: 1 + n]) for n in (0, 6, 1, 5, 2, 4, 3)]
+    lines = [{"prompt": asked, "answer": answer} for answer in answers]
+    write_lines(tmp_path / "pairs.jsonl", lines)
+    found = {}
+    for budget in (16, 1024):
+        folder = make_run(
+            tmp_path / str(budget), tmp_path, token_budget=budget, epochs=4, lr=1e-1,
+            heldout_fraction=0.0,
+        )  # fmt: skip
+        run_here(folder)
+        found[budget] = [
+            [event[name] for name in ("loss", "grad_norm", "token_accuracy", "tokens")]
+            for event in metrics(folder)
+        ]
+    assert len(found[16]) == 4
+    for parted, whole in zip(found[16], found[1024], strict=True):
+        assert parted == pytest.approx(whole, rel=1e-4)
+    assert found[16][-1][2] > 0
+
+
 def test_packed_rows_do_not_see_one_another(things: Path, tmp_path: Path) -> None:
     first = {}
     for packing in (False, True):

@@ -44,7 +44,7 @@ from trainer.policy_reports import frontier
 from trainer.rollout import answer_seed
 from trainer.scoring import load_judge
 from trainer.statistics import best_of_kl, bootstrap_mean, paired_bootstrap
-from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
+from trainer.trl_loop import Journey, Parted, narrowed, no_dropout, plain_model, settings, train
 from trainer.types import IGNORED, RunContext
 
 disable_progress_bars()
@@ -235,7 +235,7 @@ def heldout_figures(untuned: NDArray[np.float64], tuned: Sequence[float]) -> dic
 # --- learning ---------------------------------------------------------------------------------
 
 
-class Fit(Kept, Trainer):
+class Fit(Parted, Trainer):
     """transformers' Trainer with our checkpoints; the loss is the mean over a step's tokens."""
 
     loss_is_scaled_for_ga = True
@@ -247,16 +247,16 @@ class Fit(Kept, Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        logits = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).logits
         # The token at t + 1 is predicted at t; a prompt's own tokens are labelled IGNORED.
-        total = nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2),
-            inputs["labels"][:, 1:],
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
+        following = inputs["labels"][:, 1:]
+        mask = following != IGNORED
+        with narrowed(self.model.base_model, mask):
+            logits = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                use_cache=False,
+            ).logits[0]
+        total = nn.functional.cross_entropy(logits.float(), following[mask], reduction="sum")
         # Several processes take the mean of their gradients, where the sum is meant.
         return total / num_items_in_batch * ranks.world()
 

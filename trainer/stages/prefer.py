@@ -67,6 +67,7 @@ from trainer.statistics import paired_bootstrap
 from trainer.trl_loop import (
     Journey,
     Kept,
+    narrow_head,
     no_dropout,
     plain_model,
     settings,
@@ -311,7 +312,16 @@ def make_dpo(opened: Opened, choices: Sequence[Choice]) -> DPO:
         processing_class=opened.tokenizer,
     )
     fit.model.register_forward_hook(fit.weigh)
+    narrow_heads(opened)
     return fit
+
+
+def narrow_heads(opened: Opened) -> None:
+    """Neither the policy nor the reference foretells prompts and padding."""
+    narrow_head(opened.model)
+    narrow_head(
+        opened.reference, opened.model.base_model if isinstance(opened.reference, Silent) else None
+    )
 
 
 def implicit_rewards(
@@ -485,6 +495,7 @@ def make_rloo(opened: Opened, judge: Judge, prompts: Sequence[Prompt]) -> RLOO:
         distributed.split_frozen(opened.reference, fit.accelerator)
         if ranks.splits_by_zero():
             fit.ref_model = prepare_deepspeed(opened.reference, fit.accelerator)
+    narrow_heads(opened)
     return fit
 
 

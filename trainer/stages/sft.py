@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 
-from trainer import ranks
+from trainer import ranks, trials
 from trainer.adapters import ADAPTER, add_lora, save_adapter
 from trainer.cards import Card, parent_name, with_interval, write_card
 from trainer.checkpoints import publish, resume
@@ -52,7 +52,7 @@ from trainer.modeling import (
 from trainer.placement import Placement, start
 from trainer.soft_prompts import check_words, with_vectors, with_words
 from trainer.statistics import clustered_ratio, perplexity
-from trainer.trl_loop import Journey, Kept, no_dropout, plain_model, settings, train
+from trainer.trl_loop import Journey, Parted, narrow_head, no_dropout, plain_model, settings, train
 from trainer.types import IGNORED, RunContext
 
 disable_progress_bars()
@@ -182,8 +182,22 @@ def thaw(model: Any, count: int) -> Any:
 # --- training ---------------------------------------------------------------------------------
 
 
-class Fit(Kept, SFTTrainer):
+class Fit(Parted, SFTTrainer):
     """TRL's trainer with our checkpoints."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # TRL takes the mean over the passes of a step: here each counts with its tokens.
+        tokens = self.accelerator.gather_for_metrics((inputs["labels"] != IGNORED).sum()).sum()
+        self._metrics["train"]["mean_token_accuracy"][-1] *= float(tokens / num_items_in_batch)
+        return loss
+
+    def log(self, logs: dict[str, float], *rest: Any) -> None:
+        if shares := self._metrics["train"].get("mean_token_accuracy"):
+            shares[:] = [sum(shares)]
+        super().log(logs, *rest)
 
 
 def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row]) -> Fit:
@@ -204,13 +218,14 @@ def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row
             ],
         }
     )
-    return Fit(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    fit = Fit(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    narrow_head(fit.model)
+    return fit
 
 
 # --- measuring and writing --------------------------------------------------------------------
 
 
-@torch.no_grad()
 def measure(
     model: Any, rows: Sequence[Row], pad: int, token_budget: int, pause: Callable[[], None]
 ) -> tuple[list[float], list[int]]:
@@ -219,22 +234,9 @@ def measure(
     `pause` is called after every batch and may raise.
     """
     model.eval()
-    nats, counts = [0.0] * len(rows), [0] * len(rows)
-    device = next(model.parameters()).device
-    for bucket in length_buckets([len(row.ids) for row in rows], token_budget):
-        chosen = [rows[index] for index in bucket]
-        ids, mask, labels = tensors_of(chosen, pad)
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        losses = nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2),
-            labels[:, 1:].to(device),
-            ignore_index=IGNORED,
-            reduction="none",
-        )
-        for index, row, loss in zip(bucket, chosen, losses.double().sum(1).tolist(), strict=True):
-            nats[index], counts[index] = loss, len(row.ids) - row.prompt
-        pause()
-    return nats, counts
+    asked = [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows]
+    found = trials.logprobs(model, asked, pad, 1.0, token_budget, lambda _: pause())
+    return [-value for value in found], [len(answer) for _, answer in asked]
 
 
 def tensors_of(rows: Sequence[Row], pad: int) -> tuple[Tensor, Tensor, Tensor]:
