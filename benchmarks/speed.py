@@ -90,6 +90,14 @@ COMPARISONS = (
     _reward(4, 4, 5),
     _reward(9, 8, 12),
     Comparison(
+        "sft",
+        {side: ("_speed_sft.py", "--side", side) for side in ("ours", "trl")},
+        (
+            Target("fine-tuning, answers a second, TRL 1.16 SFTTrainer", "ours", "trl", "rate"),
+            Target("fine-tuning, peak memory, TRL 1.16 SFTTrainer", "ours", "trl", "peak_mb"),
+        ),
+    ),
+    Comparison(
         "ppo",
         {side: ("_speed_ppo.py", "--side", side) for side in ("ours-head", "ours-adapter", "trl")},
         (

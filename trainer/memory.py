@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 from trainer import ranks
 from trainer.config import Spec, StageConfig, resolve_path
 from trainer.events import MemoryShort, RunError
-from trainer.types import HEAD_ROWS, SHAPES, adapted_depth
+from trainer.types import HEAD_ROWS, SHAPES, TILE, adapted_depth
 
 #: switch of the check
 SWITCH = "LABELHUB_MEMORY_CHECK"
@@ -56,8 +56,6 @@ BYTES = {"float32": 4, "bfloat16": 2}
 #: what there is of an embedding that the head shares where accelerate splits it: the weight, what
 #: it was gathered into, the gradients of both its uses, their sum, and that sum as it is sent
 COPIES = 6
-#: entries of the vocabulary that TRL's head takes at once
-TILE = 32768
 #: a float32 weight's gradient and its two moments (Adam), in bytes; with the weight itself 16
 LEARNED = 12
 
@@ -461,9 +459,10 @@ def plan_sft(plan: Plan) -> None:
     row = plan.longest("pairs", most=min(config.max_length, net.window))
     tokens = micro * config.max_length if config.packing else _parted(plan, micro, row)
     _trainer_states(plan, net, tokens, row, layers)
-    # TRL's head takes the vocabulary tile by tile, each in float32, too
-    tile = min(net.vocabulary, TILE)
-    plan.add("a tile of logits", tokens * tile * (plan.size + 4), "training")
+    # TRL's head takes the vocabulary tile by tile; without Triton there are eight copies in float32
+    if plan.device == "cpu":
+        tile = min(net.vocabulary, TILE)
+        plan.add("a tile of logits", tokens * tile * (plan.size + 32), "training")
     plan.head(net, HEAD_ROWS, "testing")
 
 

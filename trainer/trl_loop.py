@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import json
 import math
 import tempfile
@@ -38,7 +39,7 @@ from trainer.events import RunError, Stopped, no_number
 from trainer.manifests import DRAFT
 from trainer.modeling import load_policy
 from trainer.placement import Placement
-from trainer.types import IGNORED, RunContext
+from trainer.types import IGNORED, TILE, RunContext
 
 
 @dataclass
@@ -339,12 +340,16 @@ def narrowed(network: nn.Module, mask: Tensor) -> Iterator[None]:
 def narrow_head(model: Any, network: nn.Module | None = None) -> None:
     """Let TRL's head, which gives log-probabilities without logits, see narrowed states.
 
-    On a GPU with Triton it leaves the others out itself, elsewhere it computes them all. `network`
-    is what the model's states come from, where the model does not have it itself.
+    On a GPU with Triton it leaves the others out itself, elsewhere it computes them all, and takes
+    more of the vocabulary at once than is good for a CPU. `network` is what the model's states come
+    from, where the model does not have it itself.
     """
     if isinstance(model, PeftModel):
         model = model.get_base_model()
     network = network or model.base_model
+    if next(network.parameters()).device.type == "cpu":
+        utils: Any = importlib.import_module("trl.trainer.utils")
+        utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(TILE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
     whole = model.forward
 
     @functools.wraps(whole)

@@ -23,6 +23,8 @@ Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content":
 IGNORED = -100
 #: rows that go through the language-model head at once
 HEAD_ROWS = 256
+#: entries of the vocabulary that TRL's head takes at once on a CPU
+TILE = 8192
 #: from this many layers on a network is deep: only its top third is adapted by default
 DEEP = 9
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
+from trl.trainer import utils
 from trl.trainer.utils import add_fused_lm_head
 
 from tests.tiny import make_tiny
+from trainer import trl_loop
 from trainer.trl_loop import narrow_head, narrowed, parts_of
 from trainer.types import IGNORED
 
@@ -52,6 +54,22 @@ def test_the_narrowed_head_says_the_same_of_every_answer_and_computes_less(model
     # Of ten states, seven predict a token of an answer; a product is two operations a number.
     head = model.lm_head.weight.numel()
     assert most - least == 3 * 2 * head
+
+
+def test_the_vocabulary_is_taken_in_smaller_tiles_with_the_same_result(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """48 words in tiles of 16: the figures are folded from tile to tile."""
+    assert utils._CHUNKED_LOGPROB_CHUNK_SIZE >= 4096  # TRL still has it by this name
+    monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 32768)
+    monkeypatch.setattr(trl_loop, "TILE", 16)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    whole, _ = fused(model)
+    narrow_head(model)
+    assert utils._CHUNKED_LOGPROB_CHUNK_SIZE == 16
+    tiled, _ = fused(model)
+    for name in ("log_probs", "entropy", "is_top1"):
+        assert torch.allclose(getattr(tiled, name), getattr(whole, name), atol=1e-6), name
 
 
 def test_without_an_answer_and_without_a_wish_for_it_nothing_is_narrowed(model: Any) -> None:
