@@ -42,6 +42,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -206,13 +207,21 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "even_reading": False,
     } | options.config
     spec = {"stage": "reward", "seed": options.seed, "config": config, "inputs": inputs}
+    clock, report = timed(reward.run, folder, spec)
+    return clock.result(options) | {"accuracy": report["pair_accuracy"]}
+
+
+def timed(
+    stage: Callable[[RunContext], dict[str, Any]], folder: Path, spec: dict[str, Any]
+) -> tuple[Clock, dict[str, Any]]:
+    """A stage on that folder, in this process: when its steps ended, and its report."""
     (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
     events = EventWriter(folder)
     with Heartbeat(events) as heartbeat:
         context = Timed(folder, load_spec(folder), events, heartbeat)
         context.clock = Clock()
-        report = reward.run(context)
-    return context.clock.result(options) | {"accuracy": report["pair_accuracy"]}
+        report = stage(context)
+    return context.clock, report
 
 
 # --- TRL

@@ -40,10 +40,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks._replay import DATA, Missing
-from benchmarks._speed_reward import Clock, Ticking, Timed
-from trainer.config import SFTConfig, load_spec, resolve_path
+from benchmarks._speed_reward import Ticking, timed
+from trainer.config import SFTConfig, resolve_path
 from trainer.data import read_pairs
-from trainer.events import EventWriter, Heartbeat
 from trainer.modeling import load_tokenizer
 from trainer.stages import sft
 
@@ -108,15 +107,10 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     inputs = {"base": options.model, "pairs": str(folder / "pairs.jsonl")}
     spec = {"stage": "sft", "seed": options.seed, "config": config, "inputs": inputs}
-    (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
-    events = EventWriter(folder)
-    with Heartbeat(events) as heartbeat:
-        context = Timed(folder, load_spec(folder), events, heartbeat)
-        context.clock = Clock()
-        sft.run(context)
+    clock, _ = timed(sft.run, folder, spec)
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["kind"] == "metric"]
-    return context.clock.result(options) | {"losses": losses}
+    return clock.result(options) | {"losses": losses}
 
 
 def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -269,8 +269,9 @@ def test_of_what_learns_split_each_process_holds_its_share(
     weights = memory.read_network(Path(spec.inputs[role])).parameters
     assert parts == pytest.approx(weights * held / 8, abs=2)
     whole = [part for part in found.parts if not part.phase and part.bytes >= 4 * weights]
-    # what is not split and there all the time: libraries, reward model, policy that only writes
-    assert {part.name for part in whole} <= {"libraries", "reward model", "policy", WRITER}
+    # what is not split and there all the time, the policy that only writes among it
+    there = {"libraries", "numba and what it compiled", "reward model", "policy", WRITER}
+    assert {part.name for part in whole} <= there
 
 
 def test_a_file_of_fsdp_s_first_version_or_other_wishes_splits_as_ours_does(
