@@ -67,7 +67,8 @@ class Set:
 # --- files
 
 
-def _lines(name: str) -> Iterator[dict[str, Any]]:
+def read_lines(name: str) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a file of DATA."""
     path = DATA / name
     if not path.is_file():
         raise Missing(f"{path} is not there: set LABELHUB_DATA to the folder of the data.")
@@ -79,7 +80,7 @@ def _lines(name: str) -> Iterator[dict[str, Any]]:
 def read_hh(name: str) -> list[Set]:
     """Pairs of Anthropic HH-RLHF; the few that differ before the last turn are left out."""
     sets = []
-    for line in _lines(f"hh_rlhf/{name}.jsonl.gz"):
+    for line in read_lines(f"hh_rlhf/{name}.jsonl.gz"):
         (prompt, good), (other, bad) = (_last_turn(line[key]) for key in ("chosen", "rejected"))
         if prompt == other and good != bad:
             sets.append(Set(prompt, _dialogue(prompt), (good, bad), {"crowd": (1, 2)}))
@@ -104,7 +105,7 @@ def _dialogue(prompt: str) -> tuple[dict[str, str], ...]:
 def read_oasst(name: str) -> list[Set]:
     """Answer groups of Open-Assistant with their consensus rank."""
     sets = []
-    for line in _lines(name):
+    for line in read_lines(name):
         turns = [
             {"role": "user" if turn["role"] == "prompter" else "assistant", "content": turn["text"]}
             for turn in line["history"]
@@ -120,7 +121,7 @@ def read_oasst(name: str) -> list[Set]:
 def read_mqm() -> list[Set]:
     """Translations with the penalty that each of three raters gave them: less is better."""
     sets = []
-    for line in _lines("wmt_mqm_zhen/wmt23_zhen_3raters.jsonl.gz"):
+    for line in read_lines("wmt_mqm_zhen/wmt23_zhen_3raters.jsonl.gz"):
         answers = line["answers"]
         penalties = {
             rater: [answer["mqm_by_rater"][rater] for answer in answers]

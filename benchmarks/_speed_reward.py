@@ -50,7 +50,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from trainer import schedules
-from trainer.config import RewardConfig, load_spec, resolve_path
+from trainer.config import RewardConfig, SFTConfig, load_spec, resolve_path
 from trainer.data import read_rankings
 from trainer.events import EventWriter, Heartbeat
 from trainer.modeling import load_tokenizer
@@ -275,7 +275,7 @@ def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         args=args,
         train_dataset=datasets.Dataset.from_list(pairs),
         processing_class=tokenizer,
-        peft_config=adapter(settings),
+        peft_config=adapter(settings, "SEQ_CLS", modules_to_save=["score"]),
         callbacks=[ticking],
     )
     trainer.optimizer, trainer.lr_scheduler = same_optimizer(trainer.model, settings, len(plan))
@@ -296,15 +296,15 @@ def open_model(options: argparse.Namespace, path: Path, tokenizer: Any) -> Any:
     return model
 
 
-def adapter(settings: RewardConfig) -> Any:
+def adapter(settings: RewardConfig | SFTConfig, task_type: str, **more: Any) -> Any:
     """peft's form of the stage's adapter."""
     return importlib.import_module("peft").LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=task_type,
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        modules_to_save=["score"],
+        **more,
     )
 
 

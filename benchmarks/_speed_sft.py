@@ -39,10 +39,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks._replay import DATA, Missing
-from benchmarks._speed_reward import Ticking, timed
+from benchmarks._replay import Missing, read_lines
+from benchmarks._speed_reward import Ticking, adapter, timed
+from benchmarks._stages import write
 from trainer.config import SFTConfig, resolve_path
 from trainer.data import read_pairs
+from trainer.events import read_events
 from trainer.modeling import load_tokenizer
 from trainer.stages import sft
 
@@ -65,30 +67,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="labelhub-speed-") as name:
         folder = Path(name)
         try:
-            write_pairs(folder / "pairs.jsonl", options.seed)
+            drawn = random.Random(options.seed).sample(list(read_instructions()), PER_STEP * STEPS)
         except Missing as missing:
             sys.stderr.write(f"{missing}\n")
             return 1
+        write(folder / "pairs.jsonl", drawn)
         found = (ours if options.side == "ours" else theirs)(options, folder)
     found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(found))
     return 0
 
 
-def write_pairs(path: Path, seed: int) -> None:
-    """As many instructions with answers as the steps want, drawn with the seed."""
-    lines = random.Random(seed).sample(list(read_instructions()), PER_STEP * STEPS)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-
-
 def read_instructions() -> Iterator[dict[str, Any]]:
     """Every instruction with its first input and answer, as lines of pairs.jsonl."""
     for name in FILES:
-        file = DATA / "self_instruct" / name
-        if not file.is_file():
-            raise Missing(f"{file} is missing; set LABELHUB_DATA to the folder that has it.")
-        for line in file.read_text("utf-8").splitlines():
-            task = json.loads(line)
+        for task in read_lines(f"self_instruct/{name}"):
             one = task["instances"][0]
             asked = "\n".join(filter(None, (task["instruction"], one["input"])))
             if one["output"].strip():
@@ -108,8 +101,7 @@ def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     inputs = {"base": options.model, "pairs": str(folder / "pairs.jsonl")}
     spec = {"stage": "sft", "seed": options.seed, "config": config, "inputs": inputs}
     clock, _ = timed(sft.run, folder, spec)
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if line["kind"] == "metric"]
+    losses = [event["loss"] for event in read_events(folder) if event["kind"] == "metric"]
     return clock.result(options) | {"losses": losses}
 
 
@@ -117,7 +109,7 @@ def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """SFTTrainer on the same rows."""
     for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ[name] = "1"
-    trl, datasets, peft = (importlib.import_module(name) for name in ("trl", "datasets", "peft"))
+    trl, datasets = (importlib.import_module(name) for name in ("trl", "datasets"))
     config = SFTConfig()
     path = resolve_path(options.model, folder)
     tokenizer = load_tokenizer(path)
@@ -154,13 +146,7 @@ def theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             {"input_ids": [row.ids for row in rows], "completion_mask": masks}
         ),
         processing_class=tokenizer,
-        peft_config=peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            r=config.lora_r,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-        ),
+        peft_config=adapter(config, "CAUSAL_LM"),
         callbacks=[ticking],
     )
     for parameter in trainer.model.parameters():

@@ -221,6 +221,12 @@ COMMON: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "max_length": (
         1024, "longest prompt with answer in tokens; prompts lose their start", {"low": 8}
     ),
+    "token_budget": (
+        1024,
+        "tokens that go through the model at once: where answers are measured, and on a CPU where "
+        "they are learned from, too",
+        {"low": 8},
+    ),
     "checkpoint_every": (20, "optimiser steps between checkpoints", {"low": 1}),
 }  # fmt: skip
 
@@ -368,12 +374,7 @@ class SFTConfig(CheckpointedConfig):
     weight_decay: float = common("weight_decay")
     grad_clip: float = common("grad_clip")
     activation_checkpointing: bool = common("activation_checkpointing")
-    token_budget: int = knob(
-        1024,
-        "tokens that go through the model at once: where answers are measured, and on a CPU where "
-        "they are learned from, too",
-        low=8,
-    )
+    token_budget: int = common("token_budget")
     checkpoint_every: int = common("checkpoint_every")
 
     @property
@@ -746,12 +747,7 @@ class BestOfNConfig(CheckpointedConfig):
     weight_decay: float = common("weight_decay")
     grad_clip: float = common("grad_clip")
     activation_checkpointing: bool = common("activation_checkpointing")
-    token_budget: int = knob(
-        1024,
-        "tokens that go through the model at once: where answers are measured, and on a CPU where "
-        "they are learned from, too",
-        low=8,
-    )
+    token_budget: int = common("token_budget")
     checkpoint_every: int = common("checkpoint_every")
 
     @property

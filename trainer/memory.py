@@ -338,11 +338,11 @@ class Plan:
         shared = net.lean and self.device == "cpu" and many > 1
         tokens = (prompts if shared else rows) * prompt + rows * new
         self.add("key-value cache", tokens * net.layers * 2 * net.key_width * self.size, phase)
-        if self.device == "cpu":
-            self.add("numba and what it compiled", COMPILED)
         self.add("one layer of it copied", tokens * 2 * net.key_width * self.size, phase)
         self.add("logits", rows * net.vocabulary * (self.size + 12), phase)
         self.states(net, prompts * prompt, prompt, phase, layers=0)
+        if self.device == "cpu":
+            self.add("numba and what it compiled", COMPILED)
 
 
 def lora_layers(net: Network, config: Any) -> int:

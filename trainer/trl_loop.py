@@ -176,10 +176,6 @@ class Kept:
             torch.random.set_rng_state(self.journey.checkpoint.tensors["random"])
 
 
-#: what TRL's head says of each token
-FUSED = {"log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"}
-
-
 class Parted(Kept):
     """Kept, for rows that the collator padded on the right: on a CPU those of like length go
     through the model together, as padding costs there what an answer costs.
@@ -337,6 +333,10 @@ def narrowed(network: nn.Module, mask: Tensor) -> Iterator[None]:
         hook.remove()
 
 
+#: what TRL's head says of each token
+FUSED = {"log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"}
+
+
 def narrow_head(model: Any, network: nn.Module | None = None) -> None:
     """Let TRL's head, which gives log-probabilities without logits, see narrowed states.
 
@@ -353,18 +353,16 @@ def narrow_head(model: Any, network: nn.Module | None = None) -> None:
     whole = model.forward
 
     @functools.wraps(whole)
-    def forward(*given: Any, labels: Any = None, fused_lm_head: bool = False, **named: Any) -> Any:
-        if labels is not None:
-            named["labels"] = labels
-        if not fused_lm_head:
+    def forward(*given: Any, **named: Any) -> Any:
+        if not named.get("fused_lm_head"):
             return whole(*given, **named)
-        mask = labels[:, 1:] != IGNORED
+        following = named["labels"][:, 1:]
+        mask = following != IGNORED
         if not mask.any():  # nothing to score
-            return whole(*given, fused_lm_head=True, **named)
+            return whole(*given, **named)
         del named["labels"]
-        named["shift_labels"] = labels[:, 1:][mask][None]
         with narrowed(network, mask):
-            outputs = whole(*given, fused_lm_head=True, **named)
+            outputs = whole(*given, shift_labels=following[mask][None], **named)
         for name in FUSED & outputs.keys():
             outputs[name] = outputs[name].new_zeros(mask.shape).masked_scatter(mask, outputs[name])
         outputs.label_mask = mask

@@ -734,7 +734,7 @@ MUTANTS = [
         ("hook.remove()", "pass", "trl_loop: within_the_head", "narrowed for good"),
     ),
     *bugs("trl_loop.narrow_head",
-        ("labels[:, 1:][mask][None]", "labels[:, :-1][mask][None]", "trl_loop: the_narrowed_head", "the token before"),
+        ("following[mask][None]", "following.roll(1, 1)[mask][None]", "trl_loop: the_narrowed_head", "the token before"),
         ("masked_scatter(mask, outputs[name])", "masked_scatter(mask.flip(0), outputs[name])", "trl_loop: the_narrowed_head", "figures at other tokens"),
         ("outputs.label_mask = mask", "pass", "trl_loop: the_narrowed_head", "the mask of the narrow row"),
     ),

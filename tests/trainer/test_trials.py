@@ -55,7 +55,7 @@ def test_held_out_answers_are_measured_each_by_itself(model: Any, budget: int) -
     ]
     rows = [sft.row_of(tokenizer, pair, 64) for pair in pairs]
     pauses: list[None] = []
-    nats, counts = sft.measure(model, rows, 0, budget, lambda: pauses.append(None))
+    nats, counts = sft.measure(model, rows, 0, budget, lambda _: pauses.append(None))
     assert len(pauses) == (3 if budget == 8 else 1)
     assert counts == [4, 3, 2]  # the words and the end
     for row, own in zip(rows, nats, strict=True):

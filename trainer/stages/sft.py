@@ -227,15 +227,15 @@ def make_fit(context: RunContext, model: Any, tokenizer: Any, rows: Sequence[Row
 
 
 def measure(
-    model: Any, rows: Sequence[Row], pad: int, token_budget: int, pause: Callable[[], None]
+    model: Any, rows: Sequence[Row], pad: int, token_budget: int, pause: Callable[[int], None]
 ) -> tuple[list[float], list[int]]:
     """(nats, tokens) of each held-out answer: its negative log-likelihood.
 
-    `pause` is called after every batch and may raise.
+    `pause` is called after every batch with how many are done, and may raise.
     """
     model.eval()
     asked = [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows]
-    found = trials.logprobs(model, asked, pad, 1.0, token_budget, lambda _: pause())
+    found = trials.logprobs(model, asked, pad, 1.0, token_budget, pause)
     return [-value for value in found], [len(answer) for _, answer in asked]
 
 
